@@ -1,0 +1,83 @@
+"""Options that mean the same in every command."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+AT_HELP = "Position in the run: last, best, first, epoch=5, samples=102400 or index=12."
+
+seed = click.option("--seed", default=0, type=click.IntRange(0), help="Seed of everything that is drawn.")
+device = click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N; auto: CUDA if there is one.")
+threads = click.option(
+    "--threads", default=None, type=click.IntRange(1), show_default="all cores", help="Threads of torch."
+)
+as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
+at = click.option("--at", default="last", help=AT_HELP)
+workers = click.option(
+    "--workers",
+    default=None,
+    type=click.IntRange(1),
+    show_default="one a core",
+    help="Worker processes; each uses one thread.",
+)
+
+
+def snapshot(command: Command) -> Command:
+    """``--snapshot`` and ``--at``."""
+    chosen = click.option("--snapshot", "run", required=True, metavar="RUN", help="The run to look at.")
+    return chosen(at(command))
+
+
+def samples(default: int, what: str) -> Callable[[Command], Command]:
+    """``--samples``, with the meaning it has in a command."""
+    return click.option("--samples", default=default, type=click.IntRange(1), help=what)
+
+
+class Positive(click.ParamType):
+    """A finite number above zero."""
+
+    name = "number > 0"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Parse, and refuse what is not positive and finite."""
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not (number > 0 and math.isfinite(number)):
+            self.fail(f"{value!r} is not a finite number above zero.", param, ctx)
+        return number
+
+
+class Level(click.ParamType):
+    """A level c of the loss: a number, or ln2, ln10."""
+
+    name = "level"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Parse by the table of named levels."""
+        from landscape.errors import ConfigurationError
+        from landscape.study.columns import parse_level
+
+        if isinstance(value, float):
+            return value
+        try:
+            return parse_level(value)
+        except ConfigurationError as error:
+            self.fail(str(error), param, ctx)
+
+
+levels = click.option(
+    "--level",
+    "levels",
+    multiple=True,
+    type=Level(),
+    default=("0.5", "ln2", "1", "ln10"),
+    help="Level c of the loss, in nats: a number, ln2 or ln10; repeat it for several.",
+)

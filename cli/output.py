@@ -1,0 +1,57 @@
+"""What commands print: one JSON document, or aligned tables."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import click
+
+SCHEMA = 1
+
+
+def print_json(command: str, inputs: dict[str, Any], results: Any) -> None:
+    """Print the one document of a command; NaN and infinity become null."""
+    from landscape.provenance import provenance
+
+    document = {
+        "schema": SCHEMA,
+        "command": command,
+        "inputs": inputs,
+        "results": results,
+        "provenance": provenance(),
+    }
+    click.echo(json.dumps(plain(document), indent=2, allow_nan=False))
+
+
+def plain(value: Any) -> Any:
+    """Turn tensors, arrays and numbers into what JSON knows."""
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def print_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Print rows under a header, columns aligned to the right."""
+    lines = [list(header), *([show(cell) for cell in row] for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    for line in lines:
+        click.echo("  ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True)).rstrip())
+
+
+def show(value: Any) -> str:
+    """A number with four significant digits; NaN stays NaN; other things as they are."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def note(text: str) -> None:
+    """Say something on stderr."""
+    click.echo(text, err=True)

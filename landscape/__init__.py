@@ -1,0 +1,63 @@
+"""Widths of loss minima in parameter space and in input space, measured over stored training runs."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from landscape.errors import LandscapeError
+
+if TYPE_CHECKING:
+    from landscape.geometry.eigenpairs import Eigenpairs as Eigenpairs
+    from landscape.geometry.eigenpairs import top_eigenpairs as top_eigenpairs
+    from landscape.geometry.level_sets import LevelSetDistance as LevelSetDistance
+    from landscape.geometry.level_sets import level_set_distance as level_set_distance
+    from landscape.geometry.level_sets import width as width
+    from landscape.objective import Objective as Objective
+    from landscape.objective import objective as objective
+    from landscape.problem.input_objective import input_objective as input_objective
+    from landscape.problem.parameter_objective import parameter_objective as parameter_objective
+    from landscape.robustness.accuracy import robust_accuracy as robust_accuracy
+    from landscape.robustness.fgsm import fgsm as fgsm
+    from landscape.snapshots import Snapshot as Snapshot
+    from landscape.snapshots import load_snapshot as load_snapshot
+    from landscape.study.correlate import correlate as correlate
+    from landscape.study.measure import measure as measure
+    from landscape.training.config import TrainingConfig as TrainingConfig
+    from landscape.training.loop import train as train
+
+# Where each public name lives. They are imported on first use: torch takes seconds, and `--help` needs none of it.
+_HOMES = {
+    "Eigenpairs": "geometry.eigenpairs",
+    "LevelSetDistance": "geometry.level_sets",
+    "Objective": "objective",
+    "Snapshot": "snapshots",
+    "TrainingConfig": "training.config",
+    "correlate": "study.correlate",
+    "fgsm": "robustness.fgsm",
+    "input_objective": "problem.input_objective",
+    "level_set_distance": "geometry.level_sets",
+    "load_snapshot": "snapshots",
+    "measure": "study.measure",
+    "objective": "objective",
+    "parameter_objective": "problem.parameter_objective",
+    "robust_accuracy": "robustness.accuracy",
+    "top_eigenpairs": "geometry.eigenpairs",
+    "train": "training.loop",
+    "width": "geometry.level_sets",
+}
+
+__version__ = "0.1.0"
+__all__ = ["LandscapeError", "__version__", *_HOMES]  # noqa: PLE0604  (the keys are strings)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'landscape' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"landscape.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

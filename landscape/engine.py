@@ -1,0 +1,110 @@
+"""Map a function over tasks on any ``concurrent.futures.Executor``, surviving workers that die."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    wait,
+)
+from dataclasses import dataclass
+from functools import partial
+from typing import Generic, TypeVar
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+MakeExecutor = Callable[[], Executor]
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[Task, Result]):
+    """What became of one task: its result, or the error that ended it."""
+
+    task: Task
+    result: Result | None
+    error: BaseException | None
+
+
+def run_tasks(
+    make_executor: MakeExecutor,
+    function: Callable[[Task], Result],
+    tasks: Iterable[Task],
+    *,
+    window: int,
+) -> Iterator[Outcome[Task, Result]]:
+    """Yield an outcome for each task, in the order in which they end.
+
+    At most ``window`` tasks are in flight. When a worker process dies, the executor is made anew and the
+    tasks that were in flight run one at a time, so that only the one that kills its worker fails.
+    """
+    waiting, suspects = deque(tasks), deque[Task]()
+    while waiting or suspects:
+        with make_executor() as executor:
+            yield from _run_until_broken(executor, function, waiting, suspects, window)
+
+
+def _run_until_broken(
+    executor: Executor,
+    function: Callable[[Task], Result],
+    waiting: deque[Task],
+    suspects: deque[Task],
+    window: int,
+) -> Iterator[Outcome[Task, Result]]:
+    pending: dict[Future[Result], Task] = {}
+    alone, broken = bool(suspects), False
+    try:
+        while pending or (not broken and (suspects or waiting)):
+            alone = bool(suspects) or (alone and bool(pending))
+            source, limit = (suspects, 1) if suspects or alone else (waiting, window)
+            while source and not broken and len(pending) < limit:
+                task = source.popleft()
+                pending[_submit(executor, function, task)] = task
+            for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                task, error = pending.pop(future), future.exception()
+                if isinstance(error, BrokenExecutor):
+                    broken = True
+                    if not alone:
+                        suspects.append(task)
+                        continue
+                yield Outcome(task, None if error else future.result(), error)
+    finally:
+        for future in pending:
+            future.cancel()
+
+
+def _submit(executor: Executor, function: Callable[[Task], Result], task: Task) -> Future[Result]:
+    try:
+        return executor.submit(function, task)
+    except BrokenExecutor as error:
+        failed: Future[Result] = Future()
+        failed.set_exception(error)
+        return failed
+
+
+def local_executor(workers: int, threads: int) -> MakeExecutor:
+    """Factory of process pools: spawned (never forked: torch deadlocks), ``threads`` torch threads each."""
+    context = multiprocessing.get_context("spawn")
+    return partial(
+        ProcessPoolExecutor, workers, mp_context=context, initializer=_initialise_worker, initargs=(threads,)
+    )
+
+
+def _initialise_worker(threads: int) -> None:
+    import signal  # noqa: PLC0415
+
+    import torch  # noqa: PLC0415  (the engine itself must not load torch)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C belongs to the parent, which stops the pool
+    torch.set_num_threads(threads)
+
+
+def default_workers() -> int:
+    """Number of CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

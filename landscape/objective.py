@@ -1,0 +1,138 @@
+"""The one abstraction: a batch of independent scalar functions φ on Rⁿ."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from landscape.errors import ObjectiveError
+
+HessianVectorProduct = Callable[[Tensor], Tensor]
+
+
+class Objective(Protocol):
+    """B independent copies of a scalar function φ on Rⁿ, evaluated row by row.
+
+    Row i of every result depends on row i of ``z`` only: that is what makes input space cheap.
+    """
+
+    @property
+    def origin(self) -> Tensor:
+        """The point whose landscape is looked at, ``(B, n)``."""
+
+    def value(self, z: Tensor) -> Tensor:
+        """φ at each row: ``(B, n) -> (B,)``, float64."""
+
+    def value_and_grad(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """φ and ∇φ at each row: ``(B, n) -> (B,), (B, n)``."""
+
+    def linearize(self, z: Tensor) -> HessianVectorProduct:
+        """Hessian-vector product at ``z``, ``(B, n) -> (B, n)`` or ``(m, B, n) -> (m, B, n)``.
+
+        What depends on ``z`` alone is computed once and shared by all products.
+        """
+
+    def take(self, rows: Tensor) -> Objective:
+        """The objective whose row i is row ``rows[i]`` of this one; rows may repeat, ``(R,)``."""
+
+
+@runtime_checkable
+class SearchForm(Protocol):
+    """An objective that names a monotone map of itself in which level sets are easier to find.
+
+    Level sets do not change under a monotone map s: {φ = c} = {s(φ) = s(c)}.
+    """
+
+    def search_form(self) -> tuple[Objective, Callable[[Tensor], Tensor]]:
+        """The objective s(φ), and s itself for levels."""
+
+
+def search_form(phi: Objective) -> tuple[Objective, Callable[[Tensor], Tensor]]:
+    """The monotone reformulation that ``phi`` offers, or ``phi`` itself with the identity."""
+    if isinstance(phi, SearchForm):
+        return phi.search_form()
+    return phi, lambda levels: levels
+
+
+@dataclass(frozen=True)
+class FunctionObjective:
+    """Objective over any torch function that treats rows independently."""
+
+    function: Callable[..., Tensor]
+    origin: Tensor
+    data: tuple[Tensor, ...] = ()
+
+    def value(self, z: Tensor) -> Tensor:
+        """φ at each row, ``(B,)``."""
+        with torch.no_grad():
+            return self.function(z, *self.data).double()
+
+    def value_and_grad(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """φ and ∇φ at each row; rows are independent, so ∇Σφ holds every row's gradient."""
+        with torch.enable_grad():
+            point = z.detach().requires_grad_()
+            value = self.function(point, *self.data)
+            (gradient,) = torch.autograd.grad(value.sum(), point)
+        return value.detach().double(), gradient
+
+    def linearize(self, z: Tensor) -> HessianVectorProduct:
+        """Hessian-vector product of every row at ``z``."""
+        return linearize_gradient(lambda point: self.function(point, *self.data).sum(), z.detach())
+
+    def take(self, rows: Tensor) -> FunctionObjective:
+        """Select or repeat rows."""
+        return FunctionObjective(self.function, self.origin[rows], tuple(d[rows] for d in self.data))
+
+
+def objective(function: Callable[..., Tensor], origin: Tensor, *data: Tensor) -> FunctionObjective:
+    """Objective of a torch function ``f(z, *data) -> (B,)`` for ``z`` of shape ``(B, n)``.
+
+    Args:
+        function: Treats each row of ``z`` (and of ``data``) independently.
+        origin: Point to look at, ``(B, n)``.
+        *data: Tensors with one row per row of ``origin``, such as labels.
+
+    Raises:
+        ObjectiveError: If ``origin`` is not a matrix or f does not return one value per row.
+
+    """
+    if origin.ndim != 2:
+        raise ObjectiveError(
+            f"origin has shape {tuple(origin.shape)}; pass one row per point, shape (B, n): origin[None] for one."
+        )
+    phi = FunctionObjective(function, origin.detach(), data)
+    value = phi.value(origin)
+    if value.shape != origin.shape[:1]:
+        raise ObjectiveError(
+            f"the function returned shape {tuple(value.shape)} for {len(origin)} rows; "
+            f"it must return one value per row, shape ({len(origin)},)."
+        )
+    return phi
+
+
+def linearize_gradient(scalar: Callable[[Tensor], Tensor], z: Tensor) -> HessianVectorProduct:
+    """Hessian-vector product of a scalar function at ``z``; the forward pass is paid once.
+
+    Forward-over-reverse: Hv = ∂/∂t ∇φ(z + t v) at t = 0 (Pearlmutter 1994), traced by ``torch.func.linearize``.
+    """
+    with warnings.catch_warnings():
+        # The tracer warns about its own internals (constant folding); nothing there concerns the caller.
+        warnings.simplefilter("ignore")
+        _, product = torch.func.linearize(torch.func.grad(scalar), z)
+    return over_leading_dimension(product, z.ndim)
+
+
+def over_leading_dimension(product: HessianVectorProduct, ndim: int) -> HessianVectorProduct:
+    """Let a product for ``(B, n)`` also take ``(m, B, n)``, one vector block at a time."""
+
+    def apply(vectors: Tensor) -> Tensor:
+        if vectors.ndim == ndim:
+            return product(vectors).detach()
+        return torch.stack([product(v).detach() for v in vectors])
+
+    return apply

@@ -1,0 +1,1 @@
+"""Models, datasets, losses, and the two constructors of an Objective."""

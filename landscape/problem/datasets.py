@@ -1,0 +1,115 @@
+"""Datasets by name, as tensors in [0, 1]."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from landscape.errors import ConfigurationError, DatasetError
+
+SPLITS = ("train", "test")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images in [0, 1] and their labels."""
+
+    name: str
+    images: Tensor  # (N, C, H, W) float32
+    labels: Tensor  # (N,) int64
+    num_classes: int
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Digest of the very arrays in use, labels and order included."""
+        digest = hashlib.sha256()
+        for tensor in (self.images, self.labels):
+            digest.update(str(tuple(tensor.shape)).encode())
+            digest.update(np.ascontiguousarray(tensor.numpy()).data)
+        return digest.hexdigest()
+
+    def subset(self, count: int, seed: int) -> Dataset:
+        """The first ``count`` samples of a permutation drawn from ``seed``; all of them, in order, if fewer."""
+        if count < 1:
+            raise ConfigurationError(f"a subset of {count} samples was asked for; take at least 1.")
+        if count >= len(self):
+            return self
+        chosen = torch.randperm(len(self), generator=Generator().manual_seed(seed))[:count]
+        return Dataset(self.name, self.images[chosen], self.labels[chosen], self.num_classes)
+
+
+def load_dataset(name: str, split: str = "train") -> Dataset:
+    """Load a dataset by name: ``mnist`` ships with the package, the others are downloaded once.
+
+    Raises:
+        DatasetError: If the name is unknown, a file is damaged, or a download fails.
+
+    """
+    if name not in DATASETS:
+        raise DatasetError(f"unknown dataset {name!r}; choose one of {', '.join(DATASETS)}.")
+    if split not in SPLITS:
+        raise DatasetError(f"unknown split {split!r} of {name}; choose one of {', '.join(SPLITS)}.")
+    return _load(name, split)
+
+
+@functools.cache
+def _load(name: str, split: str) -> Dataset:
+    pixels, labels = DATASETS[name](split)
+    images = torch.from_numpy(np.ascontiguousarray(pixels)).to(torch.float32) / 255
+    images = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()
+    return Dataset(name, images, torch.from_numpy(np.asarray(labels, dtype=np.int64)), int(max(labels)) + 1)
+
+
+def cache_directory() -> Path:
+    """Where downloaded datasets are kept: ``$LANDSCAPE_CACHE``, else the user's cache directory."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("LANDSCAPE_CACHE") or Path(base) / "landscape")
+
+
+def _embedded_mnist(split: str) -> tuple[np.ndarray, np.ndarray]:
+    file = resources.files("landscape_data") / "mnist.h5"
+    try:
+        with resources.as_file(file) as path, h5py.File(path, "r", locking=False) as store:
+            return store[f"{split}/x"][()], store[f"{split}/y"][()]
+    except (OSError, KeyError, RuntimeError, ValueError) as error:
+        raise DatasetError(
+            f"the embedded MNIST file {file} cannot be read ({error}); reinstall the package."
+        ) from error
+
+
+def _from_torchvision(class_name: str) -> Callable[[str], tuple[np.ndarray, np.ndarray]]:
+    def load(split: str) -> tuple[np.ndarray, np.ndarray]:
+        from torchvision import datasets  # noqa: PLC0415  (takes seconds to import)
+
+        root = cache_directory() / "datasets"
+        try:
+            dataset = getattr(datasets, class_name)(root, train=split == "train", download=True)
+        except (OSError, RuntimeError) as error:
+            raise DatasetError(
+                f"{class_name} is not in {root} and could not be downloaded ({error}). Connect to the network "
+                f"once, or put torchvision's files there; LANDSCAPE_CACHE names another cache directory."
+            ) from error
+        return np.asarray(dataset.data), np.asarray(dataset.targets)
+
+    return load
+
+
+DATASETS: dict[str, Callable[[str], tuple[np.ndarray, np.ndarray]]] = {
+    "mnist": _embedded_mnist,
+    "fashion-mnist": _from_torchvision("FashionMNIST"),
+    "kmnist": _from_torchvision("KMNIST"),
+    "cifar10": _from_torchvision("CIFAR10"),
+}

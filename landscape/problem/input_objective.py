@@ -1,0 +1,140 @@
+"""φ over the inputs: each sample's loss as a function of its image, or the mean loss of the whole matrix X."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from landscape.objective import HessianVectorProduct, Objective, linearize_gradient, over_leading_dimension
+from landscape.problem.log_objective import LogObjective
+from landscape.problem.losses import POSITIVE_LOSSES, log_odds_level, loss_by_name
+from landscape.problem.network import channels_last, check_problem, detached
+
+# Images per forward pass.
+CHUNK = 2000
+
+
+@dataclass(frozen=True)
+class InputObjective:
+    """φ_i(x) = loss of sample i; one row a sample. Build it with `input_objective`."""
+
+    model: nn.Module
+    shape: tuple[int, ...]  # of one image
+    y: Tensor  # (B,)
+    loss: str
+    origin: Tensor  # (B, n)
+    chunk: int = CHUNK
+
+    def value(self, z: Tensor) -> Tensor:
+        """φ_i at each row, ``(B, n) -> (B,)``, float64."""
+        with torch.no_grad():
+            return torch.cat([self._losses(z_, y).double() for z_, y in self._chunks(z)])
+
+    def value_and_grad(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """φ_i and ∇φ_i; rows do not interact, so the gradient of the sum holds every row's gradient."""
+        values, gradients = [], []
+        for part, y in self._chunks(z):
+            with torch.enable_grad():
+                point = part.detach().requires_grad_()
+                losses = self._losses(point, y)
+                gradients.append(torch.autograd.grad(losses.sum(), point)[0])
+            values.append(losses.detach().double())
+        return torch.cat(values), torch.cat(gradients)
+
+    def linearize(self, z: Tensor) -> HessianVectorProduct:
+        """Hessian-vector product of every row at ``z``: B Hessians in one call."""
+        products = [
+            linearize_gradient(lambda point, y=y: self._losses(point, y).sum(), part.detach())  # type: ignore[misc]
+            for part, y in self._chunks(z)
+        ]
+
+        def apply(vectors: Tensor) -> Tensor:
+            parts = vectors.split(self.chunk)
+            return torch.cat([product(v) for product, v in zip(products, parts, strict=True)])
+
+        return over_leading_dimension(apply, 2)
+
+    def take(self, rows: Tensor) -> InputObjective:
+        """Select or repeat samples."""
+        return replace(self, origin=self.origin[rows], y=self.y[rows])
+
+    def search_form(self) -> tuple[Objective, Callable[[Tensor], Tensor]]:
+        """Log-odds for cross-entropy: {CE = c} = {LO = log(eᶜ − 1)}, and LO is nearly piecewise linear in x."""
+        if self.loss in POSITIVE_LOSSES:
+            return replace(self, loss="log_odds"), log_odds_level
+        return self, lambda levels: levels
+
+    def _chunks(self, z: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        return zip(z.split(self.chunk), self.y.split(self.chunk), strict=True)
+
+    def _losses(self, z: Tensor, y: Tensor) -> Tensor:
+        images = channels_last(z.reshape(-1, *self.shape))
+        logits = functional_call(self.model, detached(self.model), (images,))
+        return loss_by_name(self.loss)(logits, y)
+
+
+@dataclass(frozen=True)
+class JointInputObjective:
+    """φ(X) = mean loss over the whole matrix X as one point, the paper's L(X, y; θ) read literally."""
+
+    samples: InputObjective
+    origin: Tensor  # (B, N n)
+
+    def value(self, z: Tensor) -> Tensor:
+        """φ at each row, ``(B, N n) -> (B,)``."""
+        return torch.stack([self.samples.value(self._matrix(row)).mean() for row in z])
+
+    def value_and_grad(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """φ and ∇φ at each row."""
+        pairs = [self.samples.value_and_grad(self._matrix(row)) for row in z]
+        gradients = [gradient.reshape(-1) / len(self.samples.y) for _, gradient in pairs]
+        return torch.stack([value.mean() for value, _ in pairs]), torch.stack(gradients)
+
+    def linearize(self, z: Tensor) -> HessianVectorProduct:
+        """Hessian-vector product; the Hessian of a mean of separate samples is block diagonal."""
+        products = [self.samples.linearize(self._matrix(row)) for row in z]
+
+        def apply(vectors: Tensor) -> Tensor:
+            blocks = [p(self._matrix(v)) for p, v in zip(products, vectors, strict=True)]
+            return torch.stack([block.reshape(-1) / len(self.samples.y) for block in blocks])
+
+        return over_leading_dimension(apply, 2)
+
+    def take(self, rows: Tensor) -> JointInputObjective:
+        """Select or repeat rows; all rows are the same function."""
+        return replace(self, origin=self.origin[rows])
+
+    def search_form(self) -> tuple[Objective, Callable[[Tensor], Tensor]]:
+        """Log φ where φ is positive."""
+        if self.samples.loss in POSITIVE_LOSSES:
+            return LogObjective(self), torch.log
+        return self, lambda levels: levels
+
+    def _matrix(self, row: Tensor) -> Tensor:
+        return row.reshape(self.samples.origin.shape)
+
+
+def input_objective(
+    model: nn.Module, x: Tensor, y: Tensor, loss: str = "cross_entropy", joint: bool = False
+) -> InputObjective | JointInputObjective:
+    """Objective over X: one row a sample, or with ``joint`` the whole matrix X as one point.
+
+    Args:
+        model: Never changed.
+        x: Inputs ``(B, …)``; the origin is ``x`` flattened to ``(B, n)``, or ``(1, B n)`` if joint.
+        y: Labels ``(B,)``.
+        loss: A name of `landscape.problem.losses`.
+        joint: φ = mean loss over all samples.
+
+    Raises:
+        ObjectiveError: If shapes disagree, or the model is in train mode with dropout or batch norm.
+
+    """
+    check_problem(model, x, y, loss)
+    origin = x.detach().reshape(len(x), -1)
+    samples = InputObjective(model, tuple(x.shape[1:]), y, loss, origin)
+    return JointInputObjective(samples, origin.reshape(1, -1)) if joint else samples

@@ -1,0 +1,123 @@
+"""Models by name: what a snapshot names, and the only thing that is ever built from it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from landscape.errors import ModelError
+
+Builder = Callable[..., nn.Sequential]
+
+
+def cnn(
+    in_channels: int = 1,
+    image_size: int = 28,
+    channels: Sequence[int] = (4, 10),
+    hidden: int = 100,
+    num_classes: int = 10,
+) -> nn.Sequential:
+    """The paper's network: (conv 5×5 → ReLU → max-pool 2) twice, then hidden → ReLU → classes.
+
+    The paper leaves the numbers of channels open; 4 and 10 are those of the getting-started network of the
+    Adversarial Robustness Toolbox, which the paper uses. On 28×28 images it has 18,224 parameters.
+    """
+    first, second = channels
+    side = ((image_size - 4) // 2 - 4) // 2
+    return nn.Sequential(
+        nn.Conv2d(in_channels, first, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(first, second, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(second * side * side, hidden),
+        nn.ReLU(),
+        nn.Linear(hidden, num_classes),
+    )
+
+
+def mlp(
+    in_channels: int = 1, image_size: int = 28, hidden: Sequence[int] = (100,), num_classes: int = 10
+) -> nn.Sequential:
+    """Fully connected ReLU network with the given hidden widths."""
+    layers: list[nn.Module] = [nn.Flatten()]
+    widths = (in_channels * image_size**2, *hidden, num_classes)
+    for fan_in, fan_out in pairwise(widths):
+        layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def logistic(in_channels: int = 1, image_size: int = 28, num_classes: int = 10) -> nn.Sequential:
+    """Multinomial logistic regression."""
+    return mlp(in_channels, image_size, (), num_classes)
+
+
+MODELS: dict[str, Builder] = {"cnn": cnn, "mlp": mlp, "logistic": logistic}
+
+
+def build_model(name: str, arguments: Mapping[str, Any] | None = None) -> nn.Sequential:
+    """Build a model by name, in eval mode, with uninitialised parameters.
+
+    Raises:
+        ModelError: If the name or an argument is unknown, or the arguments do not fit together.
+
+    """
+    if name not in MODELS:
+        raise ModelError(f"unknown model {name!r}; choose one of {', '.join(MODELS)}.")
+    arguments = dict(arguments or {})
+    known = inspect.signature(MODELS[name]).parameters
+    unknown = sorted(set(arguments) - set(known))
+    if unknown:
+        raise ModelError(f"model {name!r} takes no argument {', '.join(unknown)}; it takes {', '.join(known)}.")
+    try:
+        with torch.device("meta"):
+            model = MODELS[name](**arguments)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ModelError(f"model {name!r} cannot be built with {arguments}: {error}") from error
+    empty = [k for k, p in model.named_parameters() if p.numel() == 0]
+    if empty:
+        raise ModelError(f"model {name!r} with {arguments} has empty parameters {', '.join(empty)}.")
+    return model.to_empty(device="cpu").eval()
+
+
+@torch.no_grad()
+def initialise(model: nn.Module, generator: Generator) -> None:
+    """Draw all parameters of a freshly built model from U(−1/√fan_in, 1/√fan_in), PyTorch's default law."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            bound = module.weight[0].numel() ** -0.5
+            for parameter in module.parameters(recurse=False):
+                parameter.uniform_(-bound, bound, generator=generator)
+
+
+def model_with(name: str, arguments: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> nn.Sequential:
+    """Build a model by name and fill in its parameters.
+
+    Raises:
+        ModelError: If names or shapes differ; the message lists how.
+
+    """
+    model = build_model(name, arguments)
+    problems = _differences(dict(model.named_parameters()), parameters)
+    if problems:
+        raise ModelError(f"the parameters do not fit model {name!r}: {'; '.join(problems)}.")
+    model.load_state_dict(dict(parameters))
+    return model
+
+
+def _differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
+    missing = [f"missing {name} {tuple(expected[name].shape)}" for name in expected if name not in found]
+    surplus = [f"unexpected {name} {tuple(found[name].shape)}" for name in found if name not in expected]
+    reshaped = [
+        f"{name} has shape {tuple(found[name].shape)}, the model needs {tuple(expected[name].shape)}"
+        for name in expected
+        if name in found and found[name].shape != expected[name].shape
+    ]
+    return missing + surplus + reshaped

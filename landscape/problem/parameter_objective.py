@@ -1,0 +1,123 @@
+"""φ over the parameters: the mean loss of the data as a function of θ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from landscape.objective import HessianVectorProduct, Objective, linearize_gradient, over_leading_dimension
+from landscape.problem.log_objective import LogObjective
+from landscape.problem.losses import POSITIVE_LOSSES, loss_by_name
+from landscape.problem.network import channels_last, check_problem, ravel, unravel
+
+# Samples per forward pass: large enough to keep two cores busy, small enough for a few hundred MB.
+CHUNK = 2000
+# Samples whose linearisation is kept in memory; the rest is recomputed for each product.
+CACHED_SAMPLES = 20_000
+
+
+@dataclass(frozen=True)
+class ParameterObjective:
+    """φ(θ) = mean loss over the data; rows are points of parameter space. Build it with `parameter_objective`."""
+
+    model: nn.Module
+    x: Tensor  # (N, C, H, W)
+    y: Tensor  # (N,)
+    loss: str
+    origin: Tensor  # (B, n)
+    chunk: int = CHUNK
+
+    def value(self, z: Tensor) -> Tensor:
+        """φ at each row, summed over samples in float64, ``(B, n) -> (B,)``."""
+        with torch.no_grad():
+            return torch.stack([self._row_value(row) for row in z])
+
+    def value_and_grad(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """φ and ∇φ at each row, ``(B, n) -> (B,), (B, n)``."""
+        values, gradients = zip(*(self._row_value_and_grad(row) for row in z), strict=True)
+        return torch.stack(values), torch.stack(gradients)
+
+    def linearize(self, z: Tensor) -> HessianVectorProduct:
+        """Hessian-vector product of every row at ``z``."""
+        products = [self._row_product(row.detach()) for row in z]
+
+        def apply(vectors: Tensor) -> Tensor:
+            return torch.stack([product(v) for product, v in zip(products, vectors, strict=True)])
+
+        return over_leading_dimension(apply, 2)
+
+    def take(self, rows: Tensor) -> ParameterObjective:
+        """Select or repeat rows; all rows are the same function."""
+        return replace(self, origin=self.origin[rows])
+
+    def search_form(self) -> tuple[Objective, Callable[[Tensor], Tensor]]:
+        """Log φ where φ is positive: the mean loss of a trained net spans many orders of magnitude."""
+        if self.loss in POSITIVE_LOSSES:
+            return LogObjective(self), torch.log
+        return self, lambda levels: levels
+
+    def _chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return zip(self.x.split(self.chunk), self.y.split(self.chunk), strict=True)
+
+    def _losses(self, row: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        logits = functional_call(self.model, unravel(self.model, row), (x,))
+        return loss_by_name(self.loss)(logits, y)
+
+    def _row_value(self, row: Tensor) -> Tensor:
+        total = sum(self._losses(row, x, y).double().sum() for x, y in self._chunks())
+        return torch.as_tensor(total) / len(self.y)
+
+    def _row_value_and_grad(self, row: Tensor) -> tuple[Tensor, Tensor]:
+        value, gradient = torch.zeros((), dtype=torch.float64, device=row.device), torch.zeros_like(row)
+        for x, y in self._chunks():
+            with torch.enable_grad():
+                point = row.detach().requires_grad_()
+                losses = self._losses(point, x, y)
+                gradient += torch.autograd.grad(losses.sum() / len(self.y), point)[0]
+            value += losses.detach().double().sum()
+        return value / len(self.y), gradient
+
+    def _row_product(self, row: Tensor) -> HessianVectorProduct:
+        def mean_loss(x: Tensor, y: Tensor) -> Callable[[Tensor], Tensor]:
+            return lambda point: self._losses(point, x, y).sum() / len(self.y)
+
+        cached, recomputed = [], []
+        for index, (x, y) in enumerate(self._chunks()):
+            if index * self.chunk < CACHED_SAMPLES:
+                cached.append(linearize_gradient(mean_loss(x, y), row))
+            else:
+                recomputed.append(torch.func.grad(mean_loss(x, y)))
+
+        def apply(vector: Tensor) -> Tensor:
+            result = torch.zeros_like(vector)
+            for product in cached:
+                result += product(vector)
+            for gradient in recomputed:
+                result += torch.func.jvp(gradient, (row,), (vector,))[1].detach()
+            return result
+
+        return apply
+
+
+def parameter_objective(
+    model: nn.Module, x: Tensor, y: Tensor, loss: str = "cross_entropy", chunk: int = CHUNK
+) -> ParameterObjective:
+    """Objective over θ: φ(θ) = 1/N Σ_i loss(f(x_i; θ), y_i), evaluated in chunks of ``chunk`` samples.
+
+    Args:
+        model: Its parameters are the origin, ``(1, n)`` in ``named_parameters()`` order; never changed.
+        x: Inputs ``(N, …)``.
+        y: Labels ``(N,)``.
+        loss: A name of `landscape.problem.losses`.
+        chunk: Samples in one forward pass; memory does not grow with N.
+
+    Raises:
+        ObjectiveError: If shapes disagree, or the model is in train mode with dropout or batch norm.
+
+    """
+    check_problem(model, x, y, loss)
+    return ParameterObjective(model, channels_last(x), y, loss, ravel(model)[None], chunk)

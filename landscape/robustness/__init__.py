@@ -1,0 +1,1 @@
+"""Attacks and the accuracy that is left under them."""

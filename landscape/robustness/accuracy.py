@@ -1,0 +1,72 @@
+"""Accuracy on clean images and under attack, sample by sample."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from landscape.problem.losses import margin
+from landscape.problem.network import channels_last, detached
+from landscape.robustness.fgsm import EXACT, fgsm
+
+# Images attacked in one batch. It is part of the published reading: a mean over more samples underflows earlier.
+BATCH = 1000
+
+
+@dataclass(frozen=True)
+class RobustAccuracy:
+    """Accuracy under one attack at one radius, with the decisions behind it."""
+
+    eps: float
+    loss: str
+    correct: Tensor  # (N,) bool
+
+    @property
+    def accuracy(self) -> float:
+        """Share of samples that are still classified correctly."""
+        return self.correct.double().mean().item()
+
+
+def robust_accuracy(
+    model: nn.Module, x: Tensor, y: Tensor, eps: float, loss: str = EXACT, batch: int = BATCH
+) -> RobustAccuracy:
+    """Accuracy under FGSM of radius ``eps``; with ε = 0 it is the clean accuracy, sample by sample.
+
+    Args:
+        model: In eval mode; never changed.
+        x: Images ``(N, …)`` in [0, 1].
+        y: Labels ``(N,)``.
+        eps: Attack radius in the maximum norm.
+        loss: What FGSM differentiates, see `landscape.robustness.fgsm.fgsm`.
+        batch: Images attacked at a time.
+    """
+    decisions = [
+        predict(model, fgsm(model, images, labels, eps, loss)) == labels
+        for images, labels in zip(x.split(batch), y.split(batch), strict=True)
+    ]
+    return RobustAccuracy(eps, loss, torch.cat(decisions))
+
+
+def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
+    """Share of images that are classified correctly."""
+    return (predict(model, x) == y).double().mean().item()
+
+
+def predict(model: nn.Module, x: Tensor, batch: int = BATCH) -> Tensor:
+    """Predicted classes, ``(N, …) -> (N,)``."""
+    return torch.cat([_logits(model, images).argmax(1) for images in x.split(batch)])
+
+
+def margins(model: nn.Module, x: Tensor, y: Tensor, batch: int = BATCH) -> Tensor:
+    """Margins z_y − max_{k≠y} z_k, positive where the decision is right, ``(N, …), (N,) -> (N,)``."""
+    parts = zip(x.split(batch), y.split(batch), strict=True)
+    return torch.cat([-margin(_logits(model, images), labels) for images, labels in parts])
+
+
+@torch.no_grad()
+def _logits(model: nn.Module, x: Tensor) -> Tensor:
+    logits: Tensor = functional_call(model, detached(model), (channels_last(x),))
+    return logits

@@ -1,0 +1,64 @@
+"""What defines a training run, and where its random numbers come from."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from torch import Generator
+
+from landscape.errors import ConfigurationError
+from landscape.problem.losses import loss_by_name
+from landscape.robustness.fgsm import AS_PUBLISHED
+
+OPTIMIZERS = ("sgd", "adam")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The paper's protocol (its §5): constant learning rate, no augmentation, fixed batch size."""
+
+    model: str = "cnn"
+    model_args: Mapping[str, Any] = field(default_factory=dict)
+    dataset: str = "mnist"
+    optimizer: str = "sgd"
+    learning_rate: float = 0.1
+    momentum: float = 0.0  # sgd only
+    batch_size: int = 16
+    epochs: int = 5
+    seed: int = 0
+    loss: str = AS_PUBLISHED
+    epsilon: float = 0.3  # radius of the FGSM evaluation after each epoch
+    snapshot_every: int = 1024  # samples seen between two stored pairs
+
+    def __post_init__(self) -> None:
+        loss_by_name(self.loss)
+        if self.optimizer not in OPTIMIZERS:
+            raise ConfigurationError(
+                f"unknown optimizer {self.optimizer!r}; choose one of {', '.join(OPTIMIZERS)}."
+            )
+        for name in ("batch_size", "epochs", "snapshot_every"):
+            if getattr(self, name) < 1:
+                raise ConfigurationError(f"{name} = {getattr(self, name)} cannot be; pass a whole number ≥ 1.")
+        for name in ("learning_rate", "epsilon"):
+            if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
+                raise ConfigurationError(f"{name} = {getattr(self, name)} cannot be; pass a finite number > 0.")
+        if not 0 <= self.momentum < 1 or (self.momentum and self.optimizer != "sgd"):
+            raise ConfigurationError(
+                f"momentum = {self.momentum} with {self.optimizer} cannot be; pass 0 ≤ momentum < 1, for sgd only."
+            )
+
+    def as_settings(self) -> dict[str, Any]:
+        """All fields but the model's as plain values, for storage and for the names of cells."""
+        settings = asdict(self)
+        del settings["model"], settings["model_args"]
+        return settings
+
+
+def generator(seed: int, *purpose: str | int) -> Generator:
+    """A random generator that depends on nothing but the seed and what it is for."""
+    digest = hashlib.sha256(repr((seed, *purpose)).encode()).digest()
+    return Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)

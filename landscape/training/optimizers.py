@@ -1,0 +1,54 @@
+"""Optimizers by name, and their state as flat arrays that a segment can hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, Optimizer
+
+from landscape.errors import CorruptSnapshotError
+from landscape.training.config import TrainingConfig
+
+Array = np.ndarray
+
+
+def build_optimizer(config: TrainingConfig, model: nn.Module) -> Optimizer:
+    """The optimizer of a run, with PyTorch's defaults for all that the configuration leaves open."""
+    if config.optimizer == "adam":
+        return Adam(model.parameters(), lr=config.learning_rate, fused=True)
+    return SGD(model.parameters(), lr=config.learning_rate, momentum=config.momentum, fused=True)
+
+
+def optimizer_state(optimizer: Optimizer) -> dict[str, Array]:
+    """State of all parameters, each entry concatenated over parameters; empty where there is none yet."""
+    states = [optimizer.state[p] for group in optimizer.param_groups for p in group["params"]]
+    names = sorted({name for state in states for name, value in state.items() if value is not None})
+    return {name: np.concatenate([state[name].detach().reshape(-1).numpy() for state in states]) for name in names}
+
+
+@torch.no_grad()
+def restore_optimizer_state(optimizer: Optimizer, stored: Mapping[str, Array]) -> None:
+    """Put back what `optimizer_state` returned.
+
+    Raises:
+        CorruptSnapshotError: If the arrays do not fit the parameters.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for name, array in stored.items():
+        like = [torch.zeros(()) if name == "step" else p for p in parameters]
+        sizes = [t.numel() for t in like]
+        if array.size != sum(sizes):
+            raise CorruptSnapshotError(
+                f"the stored optimizer state {name!r} has {array.size} numbers, the model needs {sum(sizes)}."
+            )
+        parts = torch.from_numpy(array.copy()).split(sizes)
+        for parameter, template, part in zip(parameters, like, parts, strict=True):
+            optimizer.state[parameter][name] = _fresh_like(template, part)
+
+
+def _fresh_like(template: Tensor, values: Tensor) -> Tensor:
+    # A fresh allocation in the parameter's own memory format: bits of a resumed run depend on both.
+    return torch.empty_like(template).copy_(values.reshape(template.shape))
