@@ -1,0 +1,40 @@
+"""The store of training runs: immutable HDF5 segments, written durably, read with suspicion."""
+
+from landscape.snapshots.description import RunDescription
+from landscape.snapshots.layout import Layout, ParameterSlot, flatten, layout_of, num_parameters, unflatten
+from landscape.snapshots.load import Position, Snapshot, load_snapshot, snapshot_of
+from landscape.snapshots.locate import find_runs, is_run, resolve
+from landscape.snapshots.pack import pack_run
+from landscape.snapshots.reader import Run, open_run
+from landscape.snapshots.segment import Role, Segment
+from landscape.snapshots.select import select_index
+from landscape.snapshots.thin import thin_run
+from landscape.snapshots.verify import Verification, verify_run
+from landscape.snapshots.writer import RunWriter
+
+__all__ = [
+    "Layout",
+    "ParameterSlot",
+    "Position",
+    "Role",
+    "Run",
+    "RunDescription",
+    "RunWriter",
+    "Segment",
+    "Snapshot",
+    "Verification",
+    "find_runs",
+    "flatten",
+    "is_run",
+    "layout_of",
+    "load_snapshot",
+    "num_parameters",
+    "open_run",
+    "pack_run",
+    "resolve",
+    "select_index",
+    "snapshot_of",
+    "thin_run",
+    "unflatten",
+    "verify_run",
+]

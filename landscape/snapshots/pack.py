@@ -1,0 +1,79 @@
+"""One file for a whole run, to archive it or to hand it on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import h5py
+
+from landscape.errors import RunConflictError, SnapshotError
+from landscape.snapshots.commit import TEMPORARY_PREFIX, make_directory, sync_directory
+from landscape.snapshots.contents import read_header, read_resume
+from landscape.snapshots.description import canonical_json
+from landscape.snapshots.hdf5 import open_hdf5
+from landscape.snapshots.image import LIBVER, PACKED_FORMAT, Contents, write_contents
+from landscape.snapshots.reader import Run, open_run
+from landscape.snapshots.segment import COLUMNS, Array, Index
+from landscape.snapshots.verify import verify_run
+
+
+def _resume_of(run: Run) -> dict[str, Array]:
+    with open_hdf5(run.parts[-1].path) as file:
+        return read_resume(file, read_header(file))
+
+
+def _contents(run: Run) -> Contents:
+    index = Index(**{name: getattr(run, name) for name in (*COLUMNS, "theta_sha256", "metrics")})
+    documents = {"outcome": run.outcome, "provenance": run.provenance, "thinned_from": run.thinned_from}
+    texts = {name: canonical_json(value).encode() for name, value in documents.items() if value is not None}
+    return Contents(PACKED_FORMAT, -1, "", run.description, index, _resume_of(run), texts)
+
+
+def _write(path: Path, run: Run) -> None:
+    # Straight to the disk: a run may be larger than memory, and nobody sees the file before it is verified.
+    with h5py.File(path, "w", libver=LIBVER, locking=False) as file:
+        write_contents(file, _contents(run), (run.read(row) for row in range(len(run))))
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _check_copy(path: Path) -> None:
+    found = verify_run(path)
+    if not found.ok:
+        raise SnapshotError(f"The packed file did not read back as written: {found.problems[0]} Check the disk.")
+
+
+@contextmanager
+def _reported(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except SnapshotError:
+        raise
+    except (OSError, RuntimeError) as error:
+        raise SnapshotError(f"{target} could not be written: {error}. Free space or use another path.") from error
+
+
+def pack_run(source: str | Path, destination_file: str | Path) -> Path:
+    """One file with all of a run, verified by reading it back; RunConflictError if it exists, SnapshotError."""
+    target = Path(destination_file)
+    if os.path.lexists(target):
+        raise RunConflictError(f"{target} already exists. Choose a path that does not.")
+    run = open_run(source)
+    temporary = target.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{target.name}")
+    try:
+        with _reported(target):
+            make_directory(target.parent)
+            _write(temporary, run)
+            _check_copy(temporary)
+            os.rename(temporary, target)
+            sync_directory(target.parent)
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+    return target

@@ -1,0 +1,90 @@
+"""Choosing one snapshot of a run by words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from landscape.errors import ConfigurationError, MissingSnapshotError
+from landscape.snapshots.reader import Run, check_index
+from landscape.snapshots.segment import Array, Role
+
+ROBUSTNESS = "fgsm_accuracy_published"
+ACCURACY = "clean_accuracy"
+# An epoch is as good as the best one when its clean accuracy is at most this much lower.
+ACCURACY_TOLERANCE = 0.005
+# Accuracies are multiples of 1e-4 or so; without it their rounding would decide at the very edge.
+_ROUNDING = 1e-9
+FORMS = "last, first, best, epoch=N, samples=N or index=N"
+
+
+def epoch_end_rows(run: Run) -> dict[int, int]:
+    """Row of the end of each epoch whose snapshot is stored."""
+    rows = np.flatnonzero(run.role & int(Role.EPOCH_END))
+    return {int(run.epoch[row]): int(row) for row in rows}
+
+
+def nearest(values: Array, wanted: int, count: int = 4) -> list[int]:
+    """Up to ``count`` distinct values that lie nearest to ``wanted``, ascending."""
+    # Python integers: what was asked for may not fit into 64 bits.
+    distinct = {int(value) for value in values}
+    return sorted(sorted(distinct, key=lambda value: abs(value - wanted))[:count])
+
+
+def _metric(run: Run, name: str) -> Array:
+    if name not in run.metrics or not np.isfinite(run.metrics[name]).any():
+        raise MissingSnapshotError(
+            f"{run.path} stores no values of the metric {name!r}, which 'best' needs (it has "
+            f"{sorted(run.metrics)}). Use 'last' or 'epoch=N'."
+        )
+    return run.metrics[name]
+
+
+def best_epochs(run: Run) -> list[int]:
+    """Epochs with clean accuracy near the run's best, the most robust first, earlier ones before equal ones."""
+    accuracy, robustness = _metric(run, ACCURACY), _metric(run, ROBUSTNESS)
+    near = accuracy >= np.nanmax(accuracy) - ACCURACY_TOLERANCE - _ROUNDING
+    usable = np.flatnonzero(near & np.isfinite(robustness))
+    order = sorted(usable, key=lambda place: (-robustness[place], run.metrics["epoch"][place]))
+    return [int(run.metrics["epoch"][place]) for place in order]
+
+
+def _best(run: Run) -> int:
+    rows, epochs = epoch_end_rows(run), best_epochs(run)
+    stored = [epoch for epoch in epochs if epoch in rows]
+    if not stored:
+        raise MissingSnapshotError(
+            f"{run.path} stores no snapshot of any of its best epochs {epochs[:4]}; the ends of these epochs are "
+            f"stored: {sorted(rows)[:20]}. Use 'last' or 'epoch=N'."
+        )
+    return rows[stored[0]]
+
+
+def _epoch(run: Run, wanted: int) -> int:
+    rows = epoch_end_rows(run)
+    if wanted not in rows:
+        close = nearest(np.array(list(rows)), wanted)
+        raise MissingSnapshotError(f"{run.path} stores no snapshot of epoch {wanted}'s end. Nearest: {close}.")
+    return rows[wanted]
+
+
+def _samples(run: Run, wanted: int) -> int:
+    close = nearest(run.samples_seen, wanted)
+    if wanted not in close:
+        raise MissingSnapshotError(f"{run.path} stores no snapshot after {wanted} samples. Nearest: {close}.")
+    return int(np.flatnonzero(run.samples_seen == wanted)[0])
+
+
+_WORDS: dict[str, Callable[[Run], int]] = {"last": lambda run: len(run) - 1, "first": lambda run: 0, "best": _best}
+_NUMBERS: dict[str, Callable[[Run, int], int]] = {"epoch": _epoch, "samples": _samples, "index": check_index}
+
+
+def select_index(run: Run, at: str) -> int:
+    """Index of the snapshot that ``at`` names; ConfigurationError for other words, MissingSnapshotError."""
+    if at in _WORDS:
+        return _WORDS[at](run)
+    name, _, number = at.partition("=")
+    if name not in _NUMBERS or not (number.isascii() and number.isdigit()) or len(number) > 18:
+        raise ConfigurationError(f"Got the position {at!r}; it must be {FORMS}.")
+    return _NUMBERS[name](run, int(number))

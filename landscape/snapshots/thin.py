@@ -1,0 +1,69 @@
+"""Keeping a few snapshots of a run, with all of its metrics, in a new run."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from landscape.errors import ConfigurationError, RunConflictError, SnapshotError
+from landscape.snapshots.commit import TEMPORARY_PREFIX, commit_bytes, make_directory, sync_directory
+from landscape.snapshots.description import canonical_json
+from landscape.snapshots.directory import (
+    OUTCOME_FILE,
+    RUN_FILE,
+    SEGMENTS,
+    RunInfo,
+    run_info_bytes,
+    segment_name,
+)
+from landscape.snapshots.image import segment_image
+from landscape.snapshots.reader import Run, open_run
+from landscape.snapshots.segment import COLUMNS, Segment
+from landscape.snapshots.select import select_index
+
+
+def _chosen(run: Run, rows: list[int]) -> Segment:
+    columns = {name: getattr(run, name)[rows] for name in COLUMNS}
+    return Segment(np.stack([run.read(row) for row in rows]), **columns, metrics=run.metrics)
+
+
+def _fill(folder: Path, run: Run, positions: Sequence[str]) -> None:
+    rows = sorted({select_index(run, position) for position in positions})
+    thinned = {"snapshots": len(run), "keep": list(positions)}
+    image = segment_image(run.description, 0, "", _chosen(run, rows))
+    make_directory(folder / SEGMENTS)
+    commit_bytes(folder / SEGMENTS / segment_name(0, hashlib.sha256(image).hexdigest()), image)
+    if run.outcome is not None:
+        commit_bytes(folder / OUTCOME_FILE, canonical_json(run.outcome).encode() + b"\n")
+    commit_bytes(folder / RUN_FILE, run_info_bytes(RunInfo(run.description, run.provenance, thinned)))
+
+
+def thin_run(source: str | Path, destination: str | Path, positions: Sequence[str]) -> Path:
+    """New run with the chosen snapshots in the order of training, all metrics and no resume state.
+
+    Raises RunConflictError when the destination exists, ConfigurationError for no or unknown positions,
+    and the SnapshotError family for a source that cannot be read.
+    """
+    target = Path(destination)
+    if os.path.lexists(target):
+        raise RunConflictError(f"{target} already exists. Choose a path that does not.")
+    if isinstance(positions, str) or not positions:
+        raise ConfigurationError(f"Got the positions {positions!r}; give a list such as ['last'].")
+    run = open_run(source)
+    temporary = target.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{target.name}")
+    try:
+        _fill(temporary, run, positions)
+        os.rename(temporary, target)
+        sync_directory(target.parent)
+    except OSError as error:
+        if isinstance(error, SnapshotError):
+            raise
+        raise SnapshotError(f"{target} could not be written: {error}. Free space or use another path.") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return target
