@@ -91,7 +91,7 @@ def test_positions(stored: Path, at: str, index: int) -> None:
 
 @pytest.mark.parametrize(
     ("at", "available"),
-    [("epoch=9", r"\[2, 3, 4, 5\]"), ("epoch=0", r"\[1, 2, 3, 4\]"), ("samples=2049", r"\[1024, 2048, 3072, 4096\]"),
+    [("epoch=9", r"\[2, 3, 4, 5\]"), ("epoch=0", r"\[1, 2, 3, 4\]"), ("samples=2049", r"\[1024, 2048, 3072, 4096"),
      ("index=15", "0 to 14"), ("samples=123456789012345678", r"15360\]")],
 )  # fmt: skip
 def test_positions_that_are_not_there(stored: Path, at: str, available: str) -> None:
@@ -100,7 +100,7 @@ def test_positions_that_are_not_there(stored: Path, at: str, available: str) -> 
 
 
 @pytest.mark.parametrize(
-    "at", ["", "Last", "epoch", "epoch=", "epoch=-1", "epoch=1.0", "epoch=²", "row=1", "index=" + "9" * 30]
+    "at", ["", "Last", "epoch", "epoch=", "epoch=-1", "epoch=1.0", "epoch=²", "row=1", "index=9999999999999999999"]
 )
 def test_words_that_mean_nothing(stored: Path, at: str) -> None:
     with pytest.raises(ConfigurationError, match="epoch=N"):
@@ -180,7 +180,8 @@ def test_thinning_is_repeatable(stored: Path, tmp_path: Path) -> None:
 def test_thinning_refuses(stored: Path, tmp_path: Path) -> None:
     with pytest.raises(RunConflictError, match="exists"):
         thin_run(stored, tmp_path, ["last"])
-    for positions in ([], "last"):
+    nothing: list[str] = []
+    for positions in (nothing, "last"):
         with pytest.raises(ConfigurationError, match="list"):
             thin_run(stored, tmp_path / "new", positions)
     with pytest.raises(MissingSnapshotError):
@@ -194,6 +195,7 @@ def test_packing(stored: Path, tmp_path: Path) -> None:
     for name in ("samples_seen", "step", "epoch", "role", "batch_loss", "theta_sha256"):
         assert getattr(packed, name).tolist() == getattr(whole, name).tolist()
     assert all(packed.read(row).tobytes() == whole.read(row).tobytes() for row in range(15))
+    assert [row.tobytes() for row in whole.read_all()] == [packed.read(row).tobytes() for row in range(15)]
     assert (packed.description, packed.outcome) == (whole.description, whole.outcome)
     assert packed.provenance == whole.provenance
     assert {name: values.tolist() for name, values in packed.metrics.items()} == {

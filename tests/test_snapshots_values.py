@@ -132,7 +132,7 @@ def test_description_from_foreign_json() -> None:
             RunDescription.from_json(text)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     theta=hnp.arrays(np.float32, st.tuples(st.integers(1, 5), st.integers(1, 9)), elements=finite),
     metric=hnp.arrays(np.float64, st.integers(0, 3)),

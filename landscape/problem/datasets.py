@@ -38,8 +38,14 @@ class Dataset:
         digest = hashlib.sha256()
         for tensor in (self.images, self.labels):
             digest.update(str(tuple(tensor.shape)).encode())
-            digest.update(np.ascontiguousarray(tensor.numpy()).data)
+            digest.update(np.ascontiguousarray(tensor.cpu().numpy()).data)
         return digest.hexdigest()
+
+    def to(self, device: torch.device) -> Dataset:
+        """The same dataset on a device."""
+        if self.images.device == device:
+            return self
+        return Dataset(self.name, self.images.to(device), self.labels.to(device), self.num_classes)
 
     def subset(self, count: int, seed: int) -> Dataset:
         """The first ``count`` samples of a permutation drawn from ``seed``; all of them, in order, if fewer."""
@@ -47,7 +53,7 @@ class Dataset:
             raise ConfigurationError(f"a subset of {count} samples was asked for; take at least 1.")
         if count >= len(self):
             return self
-        chosen = torch.randperm(len(self), generator=Generator().manual_seed(seed))[:count]
+        chosen = torch.randperm(len(self), generator=Generator().manual_seed(seed))[:count].to(self.labels.device)
         return Dataset(self.name, self.images[chosen], self.labels[chosen], self.num_classes)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Literal, overload
 
 import torch
 from torch import Tensor, nn
@@ -116,6 +117,18 @@ class JointInputObjective:
 
     def _matrix(self, row: Tensor) -> Tensor:
         return row.reshape(self.samples.origin.shape)
+
+
+@overload
+def input_objective(
+    model: nn.Module, x: Tensor, y: Tensor, loss: str = ..., joint: Literal[False] = ...
+) -> InputObjective: ...
+
+
+@overload
+def input_objective(
+    model: nn.Module, x: Tensor, y: Tensor, loss: str = ..., *, joint: Literal[True]
+) -> JointInputObjective: ...
 
 
 def input_objective(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -13,7 +15,7 @@ from landscape.problem.network import detached
 
 AS_PUBLISHED = "cross_entropy_as_published"
 EXACT = "log_odds"
-READINGS = {"published": AS_PUBLISHED, "exact": EXACT}
+READINGS: dict[Literal["published", "exact"], str] = {"published": AS_PUBLISHED, "exact": EXACT}
 
 
 def fgsm(model: nn.Module, x: Tensor, y: Tensor, eps: float, loss: str = EXACT) -> Tensor:

@@ -127,16 +127,16 @@ def _check_index(file: h5py.File, header: Header, index: Index) -> None:
         raise corrupt(file, "the index", "does not match its digest")
 
 
-def _theta_dataset(file: h5py.File, header: Header) -> h5py.Dataset:
+def theta_dataset(file: h5py.File, header: Header) -> h5py.Dataset:
+    """/theta, float32 (n, P), fit to be read row by row; CorruptSnapshotError or UnsafeFileError."""
     dataset, _ = checked_dataset(file, "theta")
     with damage_reported(file.filename, "/theta"):
         expect(file, dataset, "<f4", (header.num_snapshots, header.num_parameters))
     return dataset
 
 
-def read_row(file: h5py.File, header: Header, row: int, digest: bytes) -> Array:
+def read_row(file: h5py.File, dataset: h5py.Dataset, row: int, digest: bytes) -> Array:
     """Weights of one snapshot, float32 (P,), verified; CorruptSnapshotError or NotFiniteError."""
-    dataset = _theta_dataset(file, header)
     with damage_reported(file.filename, f"row {row} of /theta"):
         vector = native(dataset[row])
     if theta_digest(vector) != digest:
@@ -161,8 +161,7 @@ def read_segment(file: h5py.File) -> Segment:
     header = read_header(file)
     index = read_index(file, header)
     digests = [digest.tobytes() for digest in index.theta_sha256]
-    # One row each: /theta is checked before memory for all of it is taken.
-    _theta_dataset(file, header)
-    theta = np.stack([read_row(file, header, row, digest) for row, digest in enumerate(digests)])
+    dataset = theta_dataset(file, header)
+    theta = np.stack([read_row(file, dataset, row, digest) for row, digest in enumerate(digests)])
     resume = read_resume(file, header)
     return Segment(theta, **columns_of(index), metrics=index.metrics, resume=resume)

@@ -57,7 +57,7 @@ def is_run(path: str | Path) -> bool:
 def _search(folder: Path, depth: int) -> Iterator[Path]:
     if is_run(folder):
         yield folder
-    elif depth <= _DEEPEST:
+    elif depth < _DEEPEST:
         for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
             # Links could lead round in circles or far away.
             if entry.is_dir(follow_symlinks=False):

@@ -35,7 +35,7 @@ def _contents(run: Run) -> Contents:
 def _write(path: Path, run: Run) -> None:
     # Straight to the disk: a run may be larger than memory, and nobody sees the file before it is verified.
     with h5py.File(path, "w", libver=LIBVER, locking=False) as file:
-        write_contents(file, _contents(run), (run.read(row) for row in range(len(run))))
+        write_contents(file, _contents(run), run.read_all())
     descriptor = os.open(path, os.O_RDWR)
     try:
         os.fsync(descriptor)

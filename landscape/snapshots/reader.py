@@ -20,6 +20,7 @@ from landscape.snapshots.contents import (
     read_header,
     read_index,
     read_row,
+    theta_dataset,
 )
 from landscape.snapshots.description import RunDescription, parse_json
 from landscape.snapshots.directory import (
@@ -81,11 +82,23 @@ class Run:
         place = check_index(self, index)
         part = next(part for part in self.parts if place < part.start + part.length)
         with open_hdf5(part.path) as file:
-            header = read_header(file)
-            _check_length(file, header, self.description)
-            if header.run_id != self.run_id or header.num_snapshots != part.length:
-                raise corrupt(file, "the file", "was replaced since the run was opened")
-            return read_row(file, header, place - part.start, bytes(self.theta_sha256[place]))
+            header = self._part_header(file, part)
+            return read_row(file, theta_dataset(file, header), place - part.start, bytes(self.theta_sha256[place]))
+
+    def read_all(self) -> Iterator[Array]:
+        """Weights of every snapshot in order, float32 (P,) each; the errors of ``read``."""
+        for part in self.parts:
+            with open_hdf5(part.path) as file:
+                dataset = theta_dataset(file, self._part_header(file, part))
+                for row in range(part.length):
+                    yield read_row(file, dataset, row, bytes(self.theta_sha256[part.start + row]))
+
+    def _part_header(self, file: h5py.File, part: _Part) -> Header:
+        header = read_header(file)
+        _check_length(file, header, self.description)
+        if header.run_id != self.run_id or header.num_snapshots != part.length:
+            raise corrupt(file, "the file", "was replaced since the run was opened")
+        return header
 
 
 def check_index(run: Run, index: int) -> int:

@@ -18,6 +18,7 @@ from landscape.snapshots.contents import (
     read_index,
     read_resume,
     read_row,
+    theta_dataset,
 )
 from landscape.snapshots.directory import (
     SegmentFile,
@@ -68,9 +69,10 @@ class _Findings:
 
 
 def _check_rows(file: h5py.File, header: Header, index: Index, findings: _Findings) -> None:
+    dataset = theta_dataset(file, header)
     for row in range(len(index)):
         with findings.collected():
-            read_row(file, header, row, bytes(index.theta_sha256[row]))
+            read_row(file, dataset, row, bytes(index.theta_sha256[row]))
             findings.num_snapshots += 1
 
 

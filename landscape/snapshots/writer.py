@@ -70,13 +70,13 @@ class RunWriter:
 
     def _start(self, provenance: dict[str, Any] | None) -> None:
         with self._failure_reported("The run could not be opened for writing"):
+            remove_orphans(self.path)
             # Asked again under the lock: another writer may have begun in between.
             info = stored_run(self.path, self.description)
             if info is None:
                 info = RunInfo(self.description, current_provenance() if provenance is None else provenance)
                 commit_bytes(self.path / RUN_FILE, run_info_bytes(info))
             make_directory(self.path / SEGMENTS)
-            remove_orphans(self.path)
             remove_orphans(self.path / SEGMENTS)
             # A writer killed after the rename has not made the last name durable.
             sync_directory(self.path)

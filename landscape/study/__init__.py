@@ -1,0 +1,1 @@
+"""One snapshot to one row, the ledger of rows, and the statistics over them."""

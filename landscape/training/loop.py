@@ -152,7 +152,7 @@ class _Run:
         model: nn.Module,
     ) -> None:
         initialise(model, generator(config.seed, "parameters"))
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model.to(memory_format=torch.channels_last)
         self.config, self.writer, self.data, self.test = config, writer, data, test
         self.layout = description.layout
         self.images = channels_last(data.images)
@@ -212,7 +212,7 @@ class _Run:
     def _step(self, batch: Tensor) -> float:
         loss = self.loss(self.state.model(self.images[batch]), self.data.labels[batch]).mean()
         self.state.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         if np.isfinite(value := loss.item()):
             self.state.optimizer.step()
         return value
