@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    NumberType = click.ParamType[float]  # generic since click 8.5
+else:
+    NumberType = click.ParamType
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -39,7 +44,7 @@ def samples(default: int, what: str) -> Callable[[Command], Command]:
     return click.option("--samples", default=default, type=click.IntRange(1), help=what)
 
 
-class Positive(click.ParamType):
+class Positive(NumberType):
     """A finite number above zero."""
 
     name = "number > 0"
@@ -55,7 +60,7 @@ class Positive(click.ParamType):
         return number
 
 
-class Level(click.ParamType):
+class Level(NumberType):
     """A level c of the loss: a number, or ln2, ln10."""
 
     name = "level"

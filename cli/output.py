@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from click._termui_impl import ProgressBar
+
+T = TypeVar("T")
 
 SCHEMA = 1
 
@@ -50,6 +56,16 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
 def show(value: Any) -> str:
     """A number with four significant digits; NaN stays NaN; other things as they are."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def progress(items: Iterable[T], label: str, length: int | None = None) -> ProgressBar[T]:
+    """A progress bar on stderr over ``items``, with the time left; off a terminal it prints its label only."""
+    return click.progressbar(items, length=length, label=label, file=sys.stderr)
+
+
+def counter(label: str, length: int) -> ProgressBar[int]:
+    """A progress bar on stderr that is moved by ``update``."""
+    return click.progressbar(length=length, label=label, file=sys.stderr, show_pos=True)
 
 
 def note(text: str) -> None:

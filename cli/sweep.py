@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from . import options
-from .output import note, print_json, print_table
+from .output import counter, note, print_json, print_table
 
 
 @click.command(name="sweep")
@@ -43,7 +43,7 @@ def command(file: Path, output: Path, workers: int | None, dry_run: bool, as_jso
     count = workers or default_workers()
     outcomes = sweep(configurations, output, local_executor(count, threads=1), workers=count)
     results, failures = [], []
-    with click.progressbar(length=len(configurations), label="runs", file=click.get_text_stream("stderr")) as bar:
+    with counter("runs", len(configurations)) as bar:
         for outcome in outcomes:
             bar.update(1)
             if outcome.result is not None:

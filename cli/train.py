@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from . import options
-from .output import note, print_json, show
+from .output import counter, note, print_json, show
 
 
 @click.command(name="train")
@@ -50,7 +50,7 @@ def command(
 
     config = TrainingConfig(model_args=arguments, **settings)
     total = config.epochs * len(load_dataset(config.dataset, "train"))
-    with click.progressbar(length=total, label=str(output), file=_stderr(), show_pos=True) as bar:
+    with counter(str(output), total) as bar:
         result = train(
             config,
             output,
@@ -80,7 +80,3 @@ def _parse_arguments(text: str) -> dict[str, Any]:
 def _epoch_line(metrics: dict[str, float]) -> str:
     named = {k: v for k, v in metrics.items() if k != "epoch"}
     return f"\nsaved epoch {metrics['epoch']:.0f}: " + ", ".join(f"{k} {show(v)}" for k, v in named.items())
-
-
-def _stderr() -> Any:
-    return click.get_text_stream("stderr")

@@ -101,7 +101,8 @@ def _initialise_worker(threads: int) -> None:
 
     import torch  # noqa: PLC0415  (the engine itself must not load torch)
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C belongs to the parent, which stops the pool
+    # Ctrl-C reaches the whole process group: a worker leaves at once and silently, the parent reports.
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     torch.set_num_threads(threads)
 
 

@@ -21,13 +21,13 @@ from landscape.geometry.rays import Rays
 _ON_LEVEL = 0.02
 _CORRECTIONS = 3
 # Every so many rounds descents are reviewed: progress below this share ends one, and so does being beaten by this.
-_REVIEW = 8
-_PROGRESS = 1e-5
+_REVIEW = 5
+_PROGRESS = 1e-4
 _HOPELESS = 1.1
 # Bounds of the adapted step; cut back below the last one, a descent has ended at a kink or in rounding noise.
 _LARGEST_STEP = 10.0
 _SMALLEST_STEP = 0.05
-_GIVE_UP_STEP = 1e-3
+_GIVE_UP_STEP = 0.02
 
 
 @dataclass(frozen=True)

@@ -53,11 +53,13 @@ def top_eigenpairs(
         max_steps: Lanczos steps at most; by default min(n, max(20 k, 200)).
 
     Raises:
-        ConfigurationError: If ``k``, ``which`` or ``tol`` make no sense.
+        ConfigurationError: If ``k``, ``which``, ``tol`` or ``max_steps`` make no sense.
         ObjectiveError: If a Hessian-vector product is not finite.
     """
     size = phi.origin.shape[1]
     _check_arguments(k, which, tol, size)
+    if max_steps is not None and max_steps < k:
+        raise ConfigurationError(f"max_steps = {max_steps} Lanczos steps cannot give {k} pairs; pass {k} or more.")
     generator = Generator().manual_seed(seed)
     first = _random_like(phi.origin, generator) if start is None else start.to(phi.origin)
     steps = min(size, max_steps or max(20 * k, 200))
@@ -99,6 +101,7 @@ def _lanczos(
     basis = start.new_empty((0, *start.shape))
     vector = start / torch.linalg.vector_norm(start, dim=-1, keepdim=True)
     alphas = betas = start.new_empty((rows, 0), dtype=torch.float64)
+    unconfirmed: Tensor | None = None
     while True:
         basis = torch.cat([basis, vector[None]])
         image = _finite(product(vector))
@@ -107,9 +110,14 @@ def _lanczos(
         tridiagonal = _tridiagonal(alphas, betas)
         size = len(basis)
         due = rows <= _FEW_ROWS or size % 5 == 0 or size == steps
-        if size == steps or (size >= k and due and _all_converged(tridiagonal, beta, k, which, tol, eps)):
+        if size == steps:
             return basis, tridiagonal, size
         vector, beta = _next_vector(rest, beta, tridiagonal, basis, generator)
+        if size >= k and due and _all_converged(tridiagonal, beta, k, which, tol, eps):
+            # Within an exhausted Krylov space all is exact, but what lies outside counts too: look once more.
+            if not (beta == 0).any() or _unchanged(unconfirmed, tridiagonal, k, which, tol, eps):
+                return basis, tridiagonal, size
+            unconfirmed = tridiagonal
         betas = torch.cat([betas, beta[:, None]], 1)
 
 
@@ -141,6 +149,17 @@ def _all_converged(tridiagonal: Tensor, beta: Tensor, k: int, which: str, tol: f
     last = torch.gather(weights[:, -1], 1, chosen).abs() * beta[:, None]
     floor = eps * values.abs().amax(1, keepdim=True)
     return bool((last <= torch.maximum(0.5 * tol * torch.gather(values, 1, chosen).abs(), floor)).all())
+
+
+def _unchanged(before: Tensor | None, now: Tensor, k: int, which: str, tol: float, eps: float) -> bool:
+    """Whether the wanted eigenvalues are those of an earlier, smaller tridiagonal matrix."""
+    if before is None:
+        return False
+    first, second = (
+        torch.gather(values, 1, _select(values, k, which)) for values in map(torch.linalg.eigvalsh, (before, now))
+    )
+    scale = torch.linalg.matrix_norm(now, ord=torch.inf)[:, None]
+    return bool(((first - second).abs() <= torch.maximum(tol * second.abs(), 10 * eps * scale)).all())
 
 
 def _select(values: Tensor, k: int, which: str) -> Tensor:

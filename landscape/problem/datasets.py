@@ -47,6 +47,10 @@ class Dataset:
             return self
         return Dataset(self.name, self.images.to(device), self.labels.to(device), self.num_classes)
 
+    def double(self) -> Dataset:
+        """The same dataset in float64."""
+        return Dataset(self.name, self.images.double(), self.labels, self.num_classes)
+
     def subset(self, count: int, seed: int) -> Dataset:
         """The first ``count`` samples of a permutation drawn from ``seed``; all of them, in order, if fewer."""
         if count < 1:

@@ -9,8 +9,8 @@ from pathlib import Path
 from landscape.errors import ConfigurationError
 from landscape.report.scatter import Scatter, draw_scatter
 from landscape.report.style import save, style
+from landscape.study.associations import Columns, Correlations
 from landscape.study.columns import Rows
-from landscape.study.correlate import Columns, Correlations
 
 FORMATS = ("pdf", "svg", "png")
 FIGURES = ("w_theta-w_x", "w_theta-fgsm", "w_x-fgsm", "d_theta-d_x", "lambda_1-fgsm")

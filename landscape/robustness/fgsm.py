@@ -35,7 +35,7 @@ def fgsm(model: nn.Module, x: Tensor, y: Tensor, eps: float, loss: str = EXACT) 
     """
     if not 0 <= eps < float("inf"):
         raise ConfigurationError(f"ε = {eps} cannot be an attack radius; pass a finite number ≥ 0, such as 0.3.")
-    if x.min() < 0 or x.max() > 1:
+    if not (x.min() >= 0 and x.max() <= 1):  # NaN is refused too
         raise ConfigurationError(
             f"images lie in [{x.min():.3g}, {x.max():.3g}]; attacks work on [0, 1]: normalise inside the model."
         )

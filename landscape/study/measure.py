@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -29,7 +30,7 @@ VERSION = 1
 # Leading eigenvectors, with both signs, from which the search in parameter space starts.
 EIGENVECTOR_STARTS = 2
 # Classes towards which the search in input space starts.
-TARGETED_STARTS = 3
+TARGETED_STARTS = 5
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class MeasureConfig:
     eps: tuple[float, ...] = (0.3,)
     theta_samples: int = 500  # training samples in φ(θ)
     x_samples: int = 50  # test samples whose d_X is searched
-    attack_samples: int = 10_000  # test samples under attack
+    attack_samples: int = 2000  # test samples under attack
     seed: int = 0  # of the subsets and of the searches
     eigen_tol: float = 1e-2
     tol: float = 1e-2
@@ -66,6 +67,10 @@ class Problem:
     model: nn.Module
     train: Dataset
     test: Dataset
+
+    def double(self) -> Problem:
+        """The same problem in float64."""
+        return Problem(copy.deepcopy(self.model).double(), self.train.double(), self.test.double())
 
 
 def measure(snapshot: Snapshot, config: MeasureConfig | None = None, device: str = "auto") -> Row:
@@ -125,10 +130,10 @@ def theta_distance(phi: ParameterObjective, pairs: Eigenpairs, config: MeasureCo
 
 
 def x_distance(problem: Problem, phi: InputObjective, config: MeasureConfig) -> LevelSetDistance:
-    """Level-set distances in X per sample, from targeted gradients, the gradient and a random direction."""
+    """Level-set distances in X per sample, from targeted gradients and the gradient."""
     images = phi.origin.reshape(-1, *phi.shape)
     starts = targeted_gradients(problem.model, images, phi.y, TARGETED_STARTS)
-    return level_set_distance(phi, config.levels, starts=starts, seed=config.seed, tol=config.tol)
+    return level_set_distance(phi, config.levels, starts=starts, seed=config.seed, num_random=0, tol=config.tol)
 
 
 def quadratic_distance(level: float, value: float, eigenvalue: float) -> float:

@@ -9,8 +9,8 @@ import os
 import uuid
 from pathlib import Path
 
+from landscape.study.associations import Correlations
 from landscape.study.columns import Cell, Row, Rows, find_column, ordered_columns
-from landscape.study.correlate import Correlations
 from landscape.study.statistics import Association
 
 

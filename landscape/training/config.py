@@ -16,6 +16,14 @@ from landscape.robustness.fgsm import AS_PUBLISHED
 
 OPTIMIZERS = ("sgd", "adam")
 
+_KINDS: dict[str, tuple[type, ...]] = {
+    "a text": (str,),
+    "a table": (Mapping,),
+    "a whole number": (int,),
+    "a number": (int, float),
+}
+_NUMBERS = ("learning_rate", "momentum", "epsilon")
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -35,6 +43,10 @@ class TrainingConfig:
     snapshot_every: int = 1024  # samples seen between two stored pairs
 
     def __post_init__(self) -> None:
+        self._check_types()
+        for name in _NUMBERS:
+            # A learning rate of 1 and one of 1.0 are the same run, and must have the same text.
+            object.__setattr__(self, name, float(getattr(self, name)))
         loss_by_name(self.loss)
         if self.optimizer not in OPTIMIZERS:
             raise ConfigurationError(
@@ -50,6 +62,15 @@ class TrainingConfig:
             raise ConfigurationError(
                 f"momentum = {self.momentum} with {self.optimizer} cannot be; pass 0 ≤ momentum < 1, for sgd only."
             )
+
+    def _check_types(self) -> None:
+        kinds = dict.fromkeys(_NUMBERS, "a number")
+        kinds |= dict.fromkeys(("model", "dataset", "optimizer", "loss"), "a text")
+        kinds |= dict.fromkeys(("batch_size", "epochs", "seed", "snapshot_every"), "a whole number")
+        for name, kind in (kinds | {"model_args": "a table"}).items():
+            value = getattr(self, name)
+            if not isinstance(value, _KINDS[kind]) or isinstance(value, bool):
+                raise ConfigurationError(f"{name} = {value!r} cannot be; pass {kind}.")
 
     def as_settings(self) -> dict[str, Any]:
         """All fields but the model's as plain values, for storage and for the names of cells."""

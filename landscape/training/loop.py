@@ -67,8 +67,9 @@ class _Rows:
     def add(self, theta: Array, state: _State, epoch: int, role: Role, loss: float) -> None:
         """Append a snapshot; one that equals the last keeps a single row with both roles."""
         if self.facts and self.facts[-1][1] == state.step:
-            samples, step, _, previous, _ = self.facts[-1]
-            self.facts[-1] = (samples, step, epoch, int(Role(previous) | role), loss)
+            # What comes second is the row before a step: it has no batch loss of its own.
+            samples, step, _, previous, batch_loss = self.facts[-1]
+            self.facts[-1] = (samples, step, epoch, int(Role(previous) | role), batch_loss)
             return
         self.theta.append(theta)
         self.facts.append((state.samples_seen, state.step, epoch, int(role), loss))

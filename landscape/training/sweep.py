@@ -51,8 +51,7 @@ def read_sweep(path: Path | str) -> list[TrainingConfig]:
         raise ConfigurationError(f"the sweep file {path} cannot be read: {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"the sweep file {path} is not valid TOML: {error}.") from error
-    tables = document.get("sweep", [document])
-    configurations = [c for table in tables for c in _expand(table, path)]
+    configurations = [c for table in _tables(document, path) for c in _expand(table, path)]
     names = [run_name(c) for c in configurations]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -60,10 +59,25 @@ def read_sweep(path: Path | str) -> list[TrainingConfig]:
     return configurations
 
 
+def _tables(document: Mapping[str, Any], path: Path | str) -> Sequence[Mapping[str, Any]]:
+    """The ``[[sweep]]`` tables, or the document itself as the only one."""
+    if "sweep" not in document:
+        return [document]
+    tables = document["sweep"]
+    if set(document) != {"sweep"}:
+        others = ", ".join(sorted(set(document) - {"sweep"}))
+        raise ConfigurationError(f"{others} of {path} must stand inside one of the [[sweep]] tables.")
+    if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
+        raise ConfigurationError(f"sweep of {path} must be written as tables, [[sweep]], not {tables!r}.")
+    return tables
+
+
 def _expand(table: Mapping[str, Any], path: Path | str) -> Iterator[TrainingConfig]:
-    for key in set(table) - {"grid", "fixed"}:
+    for key in sorted(set(table) - {"grid", "fixed"}):
         raise ConfigurationError(f"the sweep file {path} has a table {key!r}; only [grid] and [fixed] are known.")
     grid, fixed = table.get("grid", {}), table.get("fixed", {})
+    if not isinstance(grid, dict) or not isinstance(fixed, dict):
+        raise ConfigurationError(f"grid and fixed of {path} must be tables of settings.")
     for key in (*grid, *fixed):
         _check_key(key, path)
     if both := set(grid) & set(fixed):
@@ -75,8 +89,8 @@ def _expand(table: Mapping[str, Any], path: Path | str) -> Iterator[TrainingConf
         settings = dict(fixed) | dict(zip(grid, values, strict=True))
         try:
             yield TrainingConfig(**settings)
-        except TypeError as error:
-            raise ConfigurationError(f"a value in {path} has the wrong type ({settings}): {error}.") from error
+        except ConfigurationError as error:
+            raise ConfigurationError(f"the sweep file {path}: {error}") from error
 
 
 def _check_key(key: str, path: Path | str) -> None:

@@ -1,0 +1,42 @@
+# Everything runs in a virtual environment in the checkout, made on first use.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ENVIRONMENT := $(VENV)/.complete
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow lint format types imports clean
+
+help:  ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST)
+
+$(ENVIRONMENT): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -e '.[attacks,dev]'
+	touch $@
+
+demo: $(ENVIRONMENT)  ## Answer the question on the stored runs: five figures and a verdict
+	$(BIN)/landscape correlate data/runs --output figures/demo
+
+test: lint types imports  ## Linter, formatter, type checker, import contract and all quick tests
+	$(BIN)/python -m pytest
+
+test-slow: $(ENVIRONMENT)  ## The tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+lint: $(ENVIRONMENT)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(ENVIRONMENT)
+	$(BIN)/mypy
+
+imports: $(ENVIRONMENT)
+	$(BIN)/lint-imports
+
+format: $(ENVIRONMENT)  ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## Remove the environment and all caches
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,39 @@
+"""What the commands about one snapshot share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from landscape.snapshots import Snapshot
+    from landscape.study.measure import Problem
+
+
+def load(
+    run: str, at: str, device: str, threads: int | None, dataset: str | None = None
+) -> tuple[Snapshot, Problem]:
+    """Load a snapshot with its model and data, after setting the number of threads."""
+    import torch
+
+    from landscape.engine import default_workers
+    from landscape.snapshots import load_snapshot
+    from landscape.study.measure import load_problem
+
+    torch.set_num_threads(threads or default_workers())
+    snapshot = load_snapshot(run, at)
+    return snapshot, load_problem(snapshot, device, dataset)
+
+
+def identity(snapshot: Snapshot) -> dict[str, Any]:
+    """What was looked at, for the ``inputs`` of a JSON document."""
+    return {
+        "path": snapshot.path,
+        "run_id": snapshot.run_id,
+        "theta_sha256": snapshot.theta_sha256,
+        "model": snapshot.model,
+        "model_args": snapshot.model_args,
+        "config": snapshot.config,
+        "epoch": snapshot.position.epoch,
+        "step": snapshot.position.step,
+        "samples_seen": snapshot.position.samples_seen,
+    }

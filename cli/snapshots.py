@@ -1,0 +1,150 @@
+"""``landscape snapshots``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from . import options
+from .output import note, plain, print_json, print_table, progress
+
+
+@click.group(name="snapshots")
+def command() -> None:
+    """List, inspect, verify, thin and pack stored runs."""
+
+
+@command.command(name="list")
+@click.argument("runs", nargs=-1, required=True, metavar="RUNS...")
+@options.as_json
+def list_runs(runs: tuple[str, ...], as_json: bool) -> None:
+    """List runs, one a line; a run that cannot be read is named on stderr (exit code 3)."""
+    from landscape.errors import SnapshotError
+    from landscape.snapshots import find_runs, open_run
+
+    rows, failed = [], False
+    for path in find_runs(runs):
+        try:
+            run = open_run(path)
+        except SnapshotError as error:
+            failed = True
+            note(f"failed: {path}: {' '.join(str(error).split())}")
+            continue
+        rows.append(
+            {
+                "run": str(path),
+                "model": run.description.model,
+                "snapshots": len(run),
+                "epoch": int(run.epoch[-1]),
+                "samples_seen": int(run.samples_seen[-1]),
+                "outcome": (run.outcome or {}).get("outcome", "unfinished"),
+            }
+        )
+    _print(as_json, "snapshots list", {"runs": runs}, rows)
+    if failed:
+        raise SystemExit(3)
+
+
+@command.command(name="info")
+@click.argument("run", metavar="RUN")
+@options.as_json
+def info(run: str, as_json: bool) -> None:
+    """Show what a run is, how it ended, and the metrics of its epochs."""
+    from landscape.snapshots import open_run, resolve
+
+    opened = open_run(resolve(run))
+    metrics = {name: values.tolist() for name, values in opened.metrics.items()}
+    names = ["epoch", *sorted(set(metrics) - {"epoch"})]
+    epochs = [dict(zip(names, row, strict=True)) for row in zip(*(metrics[n] for n in names), strict=True)]
+    about = {
+        "path": str(opened.path),
+        "run_id": opened.run_id,
+        "model": opened.description.model,
+        "model_args": opened.description.model_args,
+        "parameters": sum(slot.numel for slot in opened.description.layout),
+        "config": opened.description.config,
+        "snapshots": len(opened),
+        "outcome": opened.outcome,
+        "provenance": opened.provenance,
+    }
+    if as_json:
+        layout = [{"name": s.name, "shape": s.shape} for s in opened.description.layout]
+        print_json("snapshots info", {"run": run}, about | {"epochs": epochs, "layout": layout})
+        return
+    for name, value in about.items():
+        click.echo(f"{name}: {plain(value)}")
+    if epochs:
+        click.echo()
+        print_table(names, [list(epoch.values()) for epoch in epochs])
+
+
+@command.command(name="verify")
+@click.argument("runs", nargs=-1, required=True, metavar="RUNS...")
+@options.as_json
+def verify(runs: tuple[str, ...], as_json: bool) -> None:
+    """Check every digest, the chain of segments, and that all weights are finite; exit code 1 if not."""
+    from landscape.snapshots import find_runs, verify_run
+
+    with progress(find_runs(runs), "verifying") as paths:
+        results = [verify_run(path) for path in paths]
+    rows = [
+        {
+            "run": str(r.path),
+            "ok": "yes" if r.ok else "NO",
+            "segments": r.num_segments,
+            "snapshots": r.num_snapshots,
+        }
+        for r in results
+    ]
+    listed = [row | {"problems": r.problems} for row, r in zip(rows, results, strict=True)] if as_json else rows
+    _print(as_json, "snapshots verify", {"runs": runs}, listed)
+    for result in results:
+        for problem in result.problems:
+            note(f"{result.path}: {problem}")
+    if not all(result.ok for result in results):
+        raise SystemExit(1)
+
+
+@command.command(name="thin")
+@click.argument("runs", nargs=-1, required=True, metavar="RUNS...")
+@click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder for the thinned runs.")
+@click.option("--keep", multiple=True, default=("last",), metavar="AT", help=f"{options.AT_HELP} Repeatable.")
+def thin(runs: tuple[str, ...], output: Path, keep: tuple[str, ...]) -> None:
+    """Copy runs with a few of their snapshots, all of their metrics, and nothing to resume from.
+
+    A selector that a run does not have, such as an epoch that it never reached, is passed over with a note.
+    """
+    from landscape.errors import MissingSnapshotError
+    from landscape.snapshots import find_runs, open_run, select_index, thin_run
+
+    for path in find_runs(runs):
+        run, present = open_run(path), []
+        for selector in keep:
+            try:
+                select_index(run, selector)
+                present.append(selector)
+            except MissingSnapshotError as error:
+                note(f"{path}: {error}")
+        if not present:
+            note(f"{path}: left out, none of {', '.join(keep)} is stored")
+            continue
+        click.echo(str(thin_run(path, output / path.name, present)))
+
+
+@command.command(name="pack")
+@click.argument("run", metavar="RUN")
+@click.option("--output", required=True, type=click.Path(path_type=Path), help="The .h5 file to write.")
+def pack(run: str, output: Path) -> None:
+    """Pack all segments of a run into one HDF5 file."""
+    from landscape.snapshots import pack_run, resolve
+
+    click.echo(str(pack_run(resolve(run), output)))
+
+
+def _print(as_json: bool, name: str, inputs: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    if as_json:
+        print_json(name, inputs, rows)
+    elif rows:
+        print_table(list(rows[0]), [list(row.values()) for row in rows])

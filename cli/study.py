@@ -1,0 +1,104 @@
+"""What ``measure`` and ``correlate`` share: options, the ledger's place, and the progress bar."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from . import options
+from .output import note, progress
+
+if TYPE_CHECKING:
+    from landscape.study.columns import Row
+    from landscape.study.measure import MeasureConfig
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_OPTIONS = (
+    options.at,
+    options.levels,
+    click.option("--eps", type=options.Positive(), multiple=True, default=(0.3,), help="FGSM radius; repeatable."),
+    click.option(
+        "--theta-samples", type=click.IntRange(1), default=500, help="Training samples in the loss over θ."
+    ),
+    click.option(
+        "--x-samples", type=click.IntRange(1), default=50, help="Test samples whose distance is searched."
+    ),
+    click.option("--attack-samples", type=click.IntRange(1), default=2000, help="Test samples under attack."),
+    options.seed,
+    options.device,
+    options.workers,
+    click.option(
+        "--ledger",
+        type=click.Path(path_type=Path, dir_okay=False),
+        default=None,
+        show_default="ledger.sqlite beside the runs",
+        help="Where measured rows are kept.",
+    ),
+)
+
+
+def study_options(command: Command) -> Command:
+    """Options that define what is measured, and how."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def config_of(settings: dict[str, Any]) -> MeasureConfig:
+    """The configuration that the options describe."""
+    from landscape.study.measure import MeasureConfig
+
+    names = ("eps", "theta_samples", "x_samples", "attack_samples", "seed")
+    return MeasureConfig(levels=settings["levels"], **{name: settings[name] for name in names})
+
+
+def collect_rows(runs: Sequence[str], settings: dict[str, Any]) -> list[Row]:
+    """The rows of all runs, in the order of their paths: from the ledger, or measured now."""
+    from landscape.engine import default_workers, local_executor
+    from landscape.problem.device import resolve_device
+    from landscape.study.ledger import Ledger
+    from landscape.study.survey import execute, make_plan
+
+    config, device = config_of(settings), str(resolve_device(settings["device"]))
+    find_or_fail(runs)
+    with Ledger(settings["ledger"] or default_ledger(runs[0])) as ledger:
+        plan = make_plan(runs, settings["at"], config, ledger, device)
+        workers = min(settings["workers"] or default_workers(), max(len(plan.tasks), 1))
+        rows = [*plan.known, *plan.unreadable]
+        note(f"{len(plan.known)} runs known, {len(plan.tasks)} to measure ({ledger.path})")
+        if plan.tasks:
+            measured = execute(plan, ledger, local_executor(workers, threads=1), workers=workers)
+            with progress(measured, "measuring", len(plan.tasks)) as bar:
+                rows.extend(bar)
+    for row in rows:
+        if row["status"] == "failed":
+            note(f"failed: {row['path']}: {row['error']}")
+    return sorted(rows, key=lambda row: str(row["path"]))
+
+
+def find_or_fail(runs: Sequence[str]) -> None:
+    """Refuse paths without runs before anything is written."""
+    from landscape.snapshots import find_runs
+
+    find_runs(runs)
+
+
+def default_ledger(first: str) -> Path:
+    """``ledger.sqlite`` beside the runs; in the user's cache where that cannot be written."""
+    from landscape.problem.datasets import cache_directory
+    from landscape.snapshots import is_run, resolve
+
+    place = resolve(first)
+    folder = place.parent if is_run(place) else place
+    inside_package = first.startswith("embedded:")
+    return (cache_directory() if inside_package or not os.access(folder, os.W_OK) else folder) / "ledger.sqlite"
+
+
+def any_failed(rows: Sequence[Row]) -> bool:
+    """Whether any row has no measurement."""
+    return any(row["status"] == "failed" for row in rows)
