@@ -30,7 +30,7 @@ def command(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    r"""Measure accuracy under FGSM, as published (float32 cross-entropy) and exact (log-odds).
+    """Measure accuracy under FGSM, as published (float32 cross-entropy) and exact (log-odds).
 
     In exact arithmetic both are the same attack: where they differ, the published number is rounding.
 

@@ -44,7 +44,7 @@ def command(
     as_json: bool,
     **settings: Any,
 ) -> None:
-    r"""Answer whether minima that are wide in θ are wide in X, and more robust, over many runs.
+    """Answer whether minima that are wide in θ are wide in X, and more robust, over many runs.
 
     Measures what the ledger lacks; then tests, within cells of equal optimizer, learning rate and batch size,
     the rank association of distances in θ and in X, and draws the scatter plots.

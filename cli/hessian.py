@@ -40,7 +40,7 @@ def command(
     as_json: bool,
     **search: Any,
 ) -> None:
-    r"""Compute leading eigenvalues of the Hessian of the loss, with their true residuals.
+    """Compute leading eigenvalues of the Hessian of the loss, with their true residuals.
 
     Exit code 3 if a pair has not converged.
 

@@ -38,6 +38,8 @@ class LazyGroup(click.Group):
             return super().invoke(ctx)
         except LandscapeError as error:
             raise click.ClickException(_one_line(error)) from error
+        except BrokenPipeError:
+            raise  # the reader of a pipe left; click ends quietly
         except OSError as error:
             place = f": {error.filename}" if error.filename else ""
             raise click.ClickException(f"{error.strerror or error}{place}") from error

@@ -18,7 +18,7 @@ SHOWN = ("run", "status", "train_loss", "lambda_1", "d_theta[ln2]", "d_x_median[
 @study_options
 @options.as_json
 def command(runs: tuple[str, ...], as_json: bool, **settings: Any) -> None:
-    r"""Turn snapshots into rows: curvature, distances and widths in θ and X, accuracies, evidence.
+    """Turn snapshots into rows: curvature, distances and widths in θ and X, accuracies, evidence.
 
     RUNS are runs, or folders of runs. Rows are kept in a ledger by the content of what was measured, so that
     nothing is computed twice; an interrupted command goes on where it was.

@@ -46,11 +46,14 @@ def plain(value: Any) -> Any:
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Print rows under a header, columns aligned to the right."""
-    lines = [list(header), *([show(cell) for cell in row] for row in rows)]
+    """Print rows under a header; columns of numbers are aligned to the right, those of text to the left."""
+    table = [list(row) for row in rows]
+    lines = [list(header), *([show(cell) for cell in row] for row in table)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    texts = [all(isinstance(row[i], str) for row in table) for i in range(len(header))]
     for line in lines:
-        click.echo("  ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True)).rstrip())
+        cells = zip(line, widths, texts, strict=True)
+        click.echo("  ".join(cell.ljust(w) if text else cell.rjust(w) for cell, w, text in cells).rstrip())
 
 
 def show(value: Any) -> str:

@@ -48,36 +48,43 @@ def list_runs(runs: tuple[str, ...], as_json: bool) -> None:
 
 
 @command.command(name="info")
-@click.argument("run", metavar="RUN")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
 @options.as_json
-def info(run: str, as_json: bool) -> None:
-    """Show what a run is, how it ended, and the metrics of its epochs."""
-    from landscape.snapshots import open_run, resolve
-
-    opened = open_run(resolve(run))
-    metrics = {name: values.tolist() for name, values in opened.metrics.items()}
-    names = ["epoch", *sorted(set(metrics) - {"epoch"})]
-    epochs = [dict(zip(names, row, strict=True)) for row in zip(*(metrics[n] for n in names), strict=True)]
-    about = {
-        "path": str(opened.path),
-        "run_id": opened.run_id,
-        "model": opened.description.model,
-        "model_args": opened.description.model_args,
-        "parameters": sum(slot.numel for slot in opened.description.layout),
-        "config": opened.description.config,
-        "snapshots": len(opened),
-        "outcome": opened.outcome,
-        "provenance": opened.provenance,
-    }
+def info(runs: tuple[str, ...], as_json: bool) -> None:
+    """Show what runs are, how they ended, and the metrics of their epochs."""
+    described = [_describe(run) for run in runs]
     if as_json:
-        layout = [{"name": s.name, "shape": s.shape} for s in opened.description.layout]
-        print_json("snapshots info", {"run": run}, about | {"epochs": epochs, "layout": layout})
+        print_json("snapshots info", {"runs": runs}, described)
         return
-    for name, value in about.items():
-        click.echo(f"{name}: {plain(value)}")
-    if epochs:
-        click.echo()
-        print_table(names, [list(epoch.values()) for epoch in epochs])
+    for about in described:
+        epochs = about.pop("epochs")
+        for name, value in about.items():
+            if name != "layout":
+                click.echo(f"{name}: {plain(value)}")
+        if epochs:
+            click.echo()
+            print_table(list(epochs[0]), [list(epoch.values()) for epoch in epochs])
+
+
+def _describe(path: str) -> dict[str, Any]:
+    from landscape.snapshots import num_parameters, open_run, resolve
+
+    run = open_run(resolve(path))
+    names = ["epoch", *sorted(set(run.metrics) - {"epoch"})]
+    values = zip(*(run.metrics[name].tolist() for name in names), strict=True)
+    return {
+        "path": str(run.path),
+        "run_id": run.run_id,
+        "model": run.description.model,
+        "model_args": run.description.model_args,
+        "layout": [{"name": slot.name, "shape": slot.shape} for slot in run.description.layout],
+        "parameters": num_parameters(run.description.layout),
+        "config": run.description.config,
+        "snapshots": len(run),
+        "outcome": run.outcome,
+        "provenance": run.provenance,
+        "epochs": [dict(zip(names, row, strict=True)) for row in values],
+    }
 
 
 @command.command(name="verify")

@@ -17,7 +17,7 @@ from .output import counter, note, print_json, print_table
 @click.option("--dry-run", is_flag=True, help="Print the runs of the grid and stop.")
 @options.as_json
 def command(file: Path, output: Path, workers: int | None, dry_run: bool, as_json: bool) -> None:
-    r"""Train the grid of runs that FILE describes, in parallel processes.
+    """Train the grid of runs that FILE describes, in parallel processes.
 
     FILE is TOML with a [grid] of lists and [fixed] settings. Runs that are done are skipped, those that were
     interrupted go on, and one that fails does not stop the others (exit code 3).

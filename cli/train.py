@@ -34,7 +34,7 @@ from .output import counter, note, print_json, show
 def command(
     output: Path, model_args: str, threads: int, allow_inexact: bool, as_json: bool, **settings: Any
 ) -> None:
-    r"""Train one run by the paper's protocol and store its snapshots.
+    """Train one run by the paper's protocol and store its snapshots.
 
     A run that was interrupted, in whatever way, goes on where it was when the same command is given again, and
     ends in the same bytes.

@@ -40,7 +40,7 @@ def command(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    r"""Measure d(c) and the width w(c) = d(c) / (c − φ*) in parameters, and per image in inputs.
+    """Measure d(c) and the width w(c) = d(c) / (c − φ*) in parameters, and per image in inputs.
 
     Every distance is that of a point found on the level set: an upper bound, with its evidence beside it.
 

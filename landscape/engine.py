@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import (
@@ -17,6 +18,8 @@ from concurrent.futures import (
 from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
+
+from landscape.errors import ConfigurationError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -44,6 +47,8 @@ def run_tasks(
     At most ``window`` tasks are in flight. When a worker process dies, the executor is made anew and the
     tasks that were in flight run one at a time, so that only the one that kills its worker fails.
     """
+    if window < 1:
+        raise ConfigurationError(f"window = {window} tasks in flight cannot be; pass 1 or more.")
     waiting, suspects = deque(tasks), deque[Task]()
     while waiting or suspects:
         with make_executor() as executor:
@@ -104,6 +109,15 @@ def _initialise_worker(threads: int) -> None:
     # Ctrl-C reaches the whole process group: a worker leaves at once and silently, the parent reports.
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     torch.set_num_threads(threads)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+
+def _leave_with_parent() -> None:
+    """End this worker when its parent has died: a pool does not notice, and would wait for tasks for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def default_workers() -> int:

@@ -40,7 +40,8 @@ def top_eigenpairs(
     """Eigenpairs of ∇²φ at the origin, of all rows in lock-step (Lanczos 1950; Paige 1972).
 
     A pair has converged when its true residual obeys ‖Hv − λv‖ ≤ tol |λ|, or when it is zero to the working
-    precision, ‖Hv − λv‖ ≤ 10 ε ‖H‖. What has not converged is returned, and marked.
+    precision, ‖Hv − λv‖ ≤ 10 ε ‖H‖. What has not converged is returned, and marked. Of an eigenvalue that is
+    exactly multiple, iterations from one vector see one copy unless the Krylov space is exhausted.
 
     Args:
         phi: Any Objective; its rows are B independent problems.

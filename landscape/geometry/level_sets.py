@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Generator, Tensor
@@ -119,13 +119,39 @@ class _Search:
         """Search all levels, lowest first."""
         order = torch.argsort(levels)
         found: list[Nearest] = []
+        first = starts
         for level in levels[order]:
-            result, starts = nearest(self._rays(level, len(starts.direction)), starts, self.tol, self.budget)
+            rays = self._rays(level, len(starts.direction))
+            result, starts = nearest(rays, starts, self.tol, self.budget)
+            if found and not torch.isfinite(result.radius).all():
+                result, starts = self._start_over(rays, first, result, starts)
             found.append(result)
         for lower in range(len(found) - 2, -1, -1):
             found[lower] = self._share_ray(levels[order][lower], found[lower], found[lower + 1])
         back = torch.argsort(order)
         return self._assemble(levels, [found[i] for i in back.tolist()])
+
+    def _start_over(self, rays: Rays, first: Starts, result: Nearest, starts: Starts) -> tuple[Nearest, Starts]:
+        """Search again from the first starts where the ends of the level before lead nowhere.
+
+        The rays to the nearest points of a low level may top out below the next one.
+        """
+        lost = ~torch.isfinite(result.radius)
+        again, onward = nearest(
+            rays, replace(first, radius=torch.where(lost, first.radius, torch.inf)), self.tol, self.budget
+        )
+        return (
+            Nearest(
+                torch.where(lost[:, None], again.direction, result.direction),
+                torch.where(lost, again.radius, result.radius),
+                torch.where(lost, again.ends, result.ends),
+            ),
+            Starts(
+                torch.where(lost[:, None], onward.direction, starts.direction),
+                torch.where(lost, onward.radius, starts.radius),
+                torch.where(lost, onward.twin, starts.twin),
+            ),
+        )
 
     def _share_ray(self, level: Tensor, found: Nearest, above: Nearest) -> Nearest:
         """Use the ray to the next level where it crosses this one earlier than the point found."""

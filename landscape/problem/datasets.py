@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
@@ -106,7 +108,8 @@ def _from_torchvision(class_name: str) -> Callable[[str], tuple[np.ndarray, np.n
 
         root = cache_directory() / "datasets"
         try:
-            dataset = getattr(datasets, class_name)(root, train=split == "train", download=True)
+            with contextlib.redirect_stdout(sys.stderr):  # torchvision prints; stdout belongs to results
+                dataset = getattr(datasets, class_name)(root, train=split == "train", download=True)
         except (OSError, RuntimeError) as error:
             raise DatasetError(
                 f"{class_name} is not in {root} and could not be downloaded ({error}). Connect to the network "

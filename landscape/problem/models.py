@@ -29,6 +29,8 @@ def cnn(
     """
     first, second = channels
     side = ((image_size - 4) // 2 - 4) // 2
+    if side < 1:
+        raise ValueError(f"images of {image_size}×{image_size} are too small, 16×16 is the least")
     return nn.Sequential(
         nn.Conv2d(in_channels, first, 5),
         nn.ReLU(),
@@ -95,6 +97,26 @@ def initialise(model: nn.Module, generator: Generator) -> None:
             bound = module.weight[0].numel() ** -0.5
             for parameter in module.parameters(recurse=False):
                 parameter.uniform_(-bound, bound, generator=generator)
+
+
+def check_fit(model: nn.Module, images: Tensor, num_classes: int) -> None:
+    """Refuse a model that cannot classify such images, ``(N, C, H, W)``.
+
+    Raises:
+        ModelError: If it does not take an image of this shape, or has too few outputs.
+    """
+    shape = tuple(images.shape[1:])
+    try:
+        with torch.no_grad():
+            outputs = model(images[:1]).shape[1]
+    except (RuntimeError, IndexError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(
+            f"the model does not take images of shape {shape} ({reason}); set its arguments, such as "
+            f'{{"in_channels": {shape[0]}, "image_size": {shape[-1]}}}.'
+        ) from error
+    if outputs < num_classes:
+        raise ModelError(f"the model has {outputs} outputs for {num_classes} classes; set its num_classes.")
 
 
 def model_with(name: str, arguments: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> nn.Sequential:

@@ -56,14 +56,18 @@ def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
 
 
 def predict(model: nn.Module, x: Tensor, batch: int = BATCH) -> Tensor:
-    """Predicted classes, ``(N, …) -> (N,)``."""
-    return torch.cat([_logits(model, images).argmax(1) for images in x.split(batch)])
+    """Predicted classes, ``(N, …) -> (N,)``; −1, which is never right, where a logit is not a number."""
+    return torch.cat([_decide(_logits(model, images)) for images in x.split(batch)])
 
 
 def margins(model: nn.Module, x: Tensor, y: Tensor, batch: int = BATCH) -> Tensor:
     """Margins z_y − max_{k≠y} z_k, positive where the decision is right, ``(N, …), (N,) -> (N,)``."""
     parts = zip(x.split(batch), y.split(batch), strict=True)
     return torch.cat([-margin(_logits(model, images), labels) for images, labels in parts])
+
+
+def _decide(logits: Tensor) -> Tensor:
+    return torch.where(logits.isnan().any(1), -1, logits.argmax(1))
 
 
 @torch.no_grad()

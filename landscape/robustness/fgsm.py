@@ -25,7 +25,7 @@ def fgsm(model: nn.Module, x: Tensor, y: Tensor, eps: float, loss: str = EXACT) 
         model: In eval mode; never changed.
         x: Images in [0, 1].
         y: Labels ``(B,)``.
-        eps: Radius in the maximum norm, in units of the image range; 0 returns ``x``.
+        eps: Radius in the maximum norm, in units of the image range; 0 returns a copy of ``x``.
         loss: ``log_odds`` is FGSM on cross-entropy in exact arithmetic, since ∇CE = (1 − p_y) ∇LO with a
             positive factor; ``margin`` is another attack; ``cross_entropy_as_published`` differentiates
             torch's cross-entropy, averaged over the batch, with the rounding of the model's precision.
@@ -39,6 +39,8 @@ def fgsm(model: nn.Module, x: Tensor, y: Tensor, eps: float, loss: str = EXACT) 
         raise ConfigurationError(
             f"images lie in [{x.min():.3g}, {x.max():.3g}]; attacks work on [0, 1]: normalise inside the model."
         )
+    if eps == 0:
+        return x.clone()
     return (x + eps * _gradient(model, x, y, loss).sign()).clamp(0, 1)
 
 

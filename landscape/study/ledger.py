@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import sqlite3
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,11 @@ from landscape.provenance import provenance
 from landscape.study.columns import OK, Row
 
 SCHEMA = 1
+# Marks the file as ours in SQLite's header, so that no other program's database is taken for a ledger.
+_APPLICATION = 0x6C616E64
+
+# Seconds to wait for another process that writes.
+_PATIENCE = 30
 
 _CREATE = """
 CREATE TABLE IF NOT EXISTS measurements (
@@ -59,40 +65,77 @@ class Ledger:
         self.path = Path(path)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(self.path, timeout=30)
-            self._prepare()
+            self._database = sqlite3.connect(self.path, timeout=_PATIENCE)
         except (sqlite3.Error, OSError) as error:
-            raise LedgerError(
-                f"the ledger {self.path} cannot be used ({error}). It holds nothing that cannot be "
-                f"measured again: move it away, or name another with --ledger."
-            ) from error
+            raise self._unusable(error) from error
+        try:
+            self._prepare()
+        except sqlite3.Error as error:
+            self.close()
+            raise self._unusable(error) from error
+        except LedgerError:
+            self.close()
+            raise
+
+    def _unusable(self, error: Exception) -> LedgerError:
+        return LedgerError(
+            f"the ledger {self.path} cannot be used ({error}). It holds nothing that cannot be "
+            f"measured again: move it away, or name another with --ledger."
+        )
 
     def _prepare(self) -> None:
         (version,) = self._database.execute("PRAGMA user_version").fetchone()
+        (application,) = self._database.execute("PRAGMA application_id").fetchone()
+        (tables,) = self._database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if tables and application != _APPLICATION:
+            raise LedgerError(f"{self.path} is a database of another program; name another ledger with --ledger.")
         if version > SCHEMA:
             raise LedgerError(
                 f"the ledger {self.path} has schema {version}, this version knows {SCHEMA}; update "
                 f"landscape-torch, or name another ledger with --ledger."
             )
-        self._database.execute("PRAGMA journal_mode=WAL")
         self._database.execute("PRAGMA synchronous=FULL")
+        deadline = time.monotonic() + _PATIENCE
+        while version < SCHEMA:
+            try:
+                self._create()
+                break
+            except sqlite3.OperationalError as error:
+                # Processes that turn a new file into a WAL at the same moment lock each other out, and SQLite
+                # refuses them at once instead of waiting.
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+
+    def _create(self) -> None:
+        self._database.execute("PRAGMA busy_timeout=100")
+        self._database.execute("PRAGMA journal_mode=WAL")
         self._database.execute(_CREATE)
+        self._database.execute(f"PRAGMA application_id={_APPLICATION}")
         self._database.execute(f"PRAGMA user_version={SCHEMA}")
-        self._database.commit()
+        self._database.execute(f"PRAGMA busy_timeout={1000 * _PATIENCE}")
 
     def find(self, keys: Iterable[str]) -> dict[str, Row]:
-        """The rows that were measured, by key; failures are not among them, so that they are tried again."""
+        """The rows that were measured, by key; failures are not among them, so that they are tried again.
+
+        Raises:
+            LedgerError: If the file is damaged.
+        """
         query = "SELECT measured FROM measurements WHERE key = ? AND status = ?"
         found = {}
-        for key in keys:
-            record = self._database.execute(query, (key, OK)).fetchone()
-            if record is not None:
-                found[key] = _decode(record[0])
+        try:
+            for key in keys:
+                record = self._database.execute(query, (key, OK)).fetchone()
+                if record is not None:
+                    found[key] = _decode(record[0])
+        except (sqlite3.Error, ValueError, AttributeError) as error:  # the last two: text that is no row
+            raise self._unusable(error) from error
         return found
 
-    def write(self, key: str, subject: dict[str, Any], row: Row, seconds: float) -> None:
-        """Store a row, failures included; it is on disk when this returns."""
-        record = (key, row["status"], canonical(subject), _encode(row), json.dumps(provenance()), seconds)
+    def write(self, key: str, subject: dict[str, Any], row: Row, seconds: float) -> Row:
+        """Store a row, failures included; it is on disk when this returns, and returned as `find` would."""
+        text = _encode(row)
+        record = (key, row["status"], canonical(subject), text, json.dumps(provenance()), seconds)
         sql = (
             "INSERT OR REPLACE INTO measurements (key, status, subject, measured, provenance, seconds) "
             "VALUES (?, ?, ?, ?, ?, ?)"
@@ -105,6 +148,7 @@ class Ledger:
                 f"the ledger {self.path} cannot be written ({error}); what was measured before is safe. "
                 f"Free the disk or name another with --ledger, and run the command again."
             ) from error
+        return _decode(text)
 
     def close(self) -> None:
         """Close the file."""

@@ -17,7 +17,7 @@ from landscape.problem.datasets import Dataset, load_dataset
 from landscape.problem.device import resolve_device
 from landscape.problem.directions import targeted_gradients
 from landscape.problem.input_objective import InputObjective, input_objective
-from landscape.problem.models import model_with
+from landscape.problem.models import check_fit, model_with
 from landscape.problem.parameter_objective import ParameterObjective, parameter_objective
 from landscape.robustness.accuracy import accuracy, margins, robust_accuracy
 from landscape.robustness.fgsm import READINGS
@@ -107,6 +107,7 @@ def load_problem(snapshot: Snapshot, device: str = "auto", dataset: str | None =
             f"{snapshot.path} was trained on other data than the {name} found here "
             f"(digest {snapshot.data_sha256[:12]}, not {train.sha256[:12]}); name the dataset to use instead."
         )
+    check_fit(model, train.images[:1].to(where), train.num_classes)
     return Problem(model, train.to(where), test.to(where))
 
 

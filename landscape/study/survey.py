@@ -64,8 +64,8 @@ def execute(plan: Plan, ledger: Ledger, make_executor: MakeExecutor, *, workers:
     """Measure what a plan lacks; yields each row after the ledger holds it, failures included."""
     for outcome in run_tasks(make_executor, measure_task, plan.tasks, window=2 * workers):
         row, seconds = _row_of(outcome)
-        ledger.write(outcome.task.key, outcome.task.subject, row, seconds)
-        yield outcome.task.identity | row
+        stored = ledger.write(outcome.task.key, outcome.task.subject, row, seconds)
+        yield outcome.task.identity | stored
 
 
 def measure_task(task: Task) -> tuple[Row, float]:

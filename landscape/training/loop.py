@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,14 @@ from torch.optim import Optimizer
 from landscape.errors import RunConflictError
 from landscape.problem.datasets import Dataset, load_dataset
 from landscape.problem.losses import loss_by_name
-from landscape.problem.models import build_model, initialise
+from landscape.problem.models import build_model, check_fit, initialise
 from landscape.problem.network import channels_last
-from landscape.provenance import provenance
-from landscape.snapshots import Role, RunDescription, RunWriter, Segment, flatten, layout_of, unflatten
+from landscape.snapshots import Role, RunDescription, RunWriter, flatten, layout_of, unflatten
+from landscape.training.conditions import changed_conditions, run_provenance, torch_threads
 from landscape.training.config import TrainingConfig, generator
 from landscape.training.evaluate import evaluate
 from landscape.training.optimizers import build_optimizer, optimizer_state, restore_optimizer_state
+from landscape.training.recording import Rows
 
 Array = np.ndarray
 Metrics = dict[str, float]
@@ -55,38 +55,6 @@ class _State:
     optimizer: Optimizer
     step: int = 0
     samples_seen: int = 0
-
-
-@dataclass
-class _Rows:
-    """Snapshots that wait for their segment to be sealed."""
-
-    theta: list[Array] = field(default_factory=list)
-    facts: list[tuple[int, int, int, int, float]] = field(default_factory=list)
-
-    def add(self, theta: Array, state: _State, epoch: int, role: Role, loss: float) -> None:
-        """Append a snapshot; one that equals the last keeps a single row with both roles."""
-        if self.facts and self.facts[-1][1] == state.step:
-            # What comes second is the row before a step: it has no batch loss of its own.
-            samples, step, _, previous, batch_loss = self.facts[-1]
-            self.facts[-1] = (samples, step, epoch, int(Role(previous) | role), batch_loss)
-            return
-        self.theta.append(theta)
-        self.facts.append((state.samples_seen, state.step, epoch, int(role), loss))
-
-    def seal(self, metrics: dict[str, Array], resume: dict[str, Array]) -> Segment:
-        """The rows as an immutable segment."""
-        samples, step, epoch, role, loss = zip(*self.facts, strict=True)
-        return Segment(
-            theta=np.stack(self.theta),
-            samples_seen=np.array(samples, np.int64),
-            step=np.array(step, np.int64),
-            epoch=np.array(epoch, np.int64),
-            role=np.array(role, np.uint8),
-            batch_loss=np.array(loss, np.float32),
-            metrics=metrics,
-            resume=resume,
-        )
 
 
 def train(
@@ -124,15 +92,21 @@ def _train(
 ) -> TrainingResult:
     data, test = load_dataset(config.dataset, "train"), load_dataset(config.dataset, "test")
     model = build_model(config.model, config.model_args)
+    check_fit(model, data.images, data.num_classes)
     description = describe(config, model, data)
-    with RunWriter(directory, description, _run_provenance()) as writer:
+    with RunWriter(directory, description, run_provenance()) as writer:
         if writer.outcome is not None:
             advance(config.epochs * len(data))
             return _stored_result(directory, writer.outcome)
-        if not allow_inexact:
-            _refuse_inexact(writer.provenance)
+        changed = changed_conditions(writer.provenance)
+        if changed and not allow_inexact:
+            raise RunConflictError(
+                f"the run was begun under other conditions ({'; '.join(changed)}), so it would not end in the "
+                f"same bytes; restore them, or allow an inexact resume."
+            )
         run = _Run(config, writer, data, test, description, model)
         run.restore()
+        writer.log("began" if not run.state.step else "resumed", step=run.state.step, inexact=changed)
         advance(run.state.samples_seen)
         outcome, reason = run.to_the_end(advance, report)
         epochs = run.state.samples_seen // len(data)
@@ -159,7 +133,7 @@ class _Run:
         self.images = channels_last(data.images)
         self.loss = loss_by_name(config.loss)
         self.state = _State(model, build_optimizer(config, model))
-        self.rows = _Rows()
+        self.rows = Rows()
         self.diverged: str | None = None
 
     @property
@@ -222,7 +196,7 @@ class _Run:
         """Count a step that was taken, and keep the iterates around it if they are wanted."""
         epoch, interval = self.epoch, self._completes_interval(len(batch))
         if before is not None and interval:
-            self.rows.add(before, self.state, epoch, Role.BEFORE, float("nan"))
+            self._keep(before, epoch, Role.BEFORE, float("nan"))
         self.state.step += 1
         self.state.samples_seen += len(batch)
         if before is None:
@@ -230,9 +204,12 @@ class _Run:
         after = self.theta()
         self.step_norm = float(np.linalg.norm(after.astype(np.float64) - before))
         role = (Role.AFTER if interval else Role(0)) | (Role.EPOCH_END if last else Role(0))
-        self.rows.add(after, self.state, self.epoch, role, loss)
+        self._keep(after, self.epoch, role, loss)
         if len(self.rows.facts) >= SEGMENT_SNAPSHOTS and not last:
             self._seal({})
+
+    def _keep(self, theta: Array, epoch: int, role: Role, loss: float) -> None:
+        self.rows.add(theta, self.state.step, self.state.samples_seen, epoch, role, loss)
 
     def _end_epoch(self) -> Metrics:
         metrics = {"epoch": float(self.epoch), "step_norm": self.step_norm}
@@ -243,7 +220,7 @@ class _Run:
     def _seal(self, metrics: Metrics) -> None:
         arrays = {name: np.array([value], np.float64) for name, value in metrics.items()}
         self.writer.append(self.rows.seal(arrays, optimizer_state(self.state.optimizer)))
-        self.rows = _Rows()
+        self.rows = Rows()
 
     def _seal_before_divergence(self, what: str) -> str:
         """Seal the finite snapshots of the unfinished epoch, with the reason why nothing follows them."""
@@ -281,37 +258,6 @@ def describe(config: TrainingConfig, model: nn.Module, data: Dataset) -> RunDesc
 def epoch_order(config: TrainingConfig, epoch: int, count: int) -> Tensor:
     """The order of samples in an epoch, a pure function of seed and epoch, ``(count,)``."""
     return torch.randperm(count, generator=generator(config.seed, "order", epoch))
-
-
-@contextlib.contextmanager
-def torch_threads(threads: int) -> Iterator[None]:
-    """Run with a number of torch threads, and put the caller's number back."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _run_provenance() -> dict[str, object]:
-    return provenance() | {"threads": torch.get_num_threads(), "cpu": torch.backends.cpu.get_cpu_capability()}
-
-
-def _refuse_inexact(stored: dict[str, object] | None) -> None:
-    """Refuse to resume where the same bytes cannot be promised."""
-    facts = ("threads", "cpu")
-    now = _run_provenance()
-    then = stored or now
-    changed = [f"{name} was {then.get(name)}, is {now[name]}" for name in facts if then.get(name) != now[name]]
-    before, after = then["versions"], now["versions"]
-    if isinstance(before, dict) and isinstance(after, dict) and before.get("torch") != after["torch"]:
-        changed.append(f"torch was {before.get('torch')}, is {after['torch']}")
-    if changed:
-        raise RunConflictError(
-            f"the run was begun under other conditions ({'; '.join(changed)}), so it would not end in the same "
-            f"bytes; restore them, or allow an inexact resume."
-        )
 
 
 def _stored_result(directory: Path, outcome: dict[str, Any]) -> TrainingResult:

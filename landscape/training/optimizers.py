@@ -37,6 +37,12 @@ def restore_optimizer_state(optimizer: Optimizer, stored: Mapping[str, Array]) -
         CorruptSnapshotError: If the arrays do not fit the parameters.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    expected = _state_names(optimizer)
+    if set(stored) != expected:
+        raise CorruptSnapshotError(
+            f"the stored optimizer state holds {sorted(stored)}; "
+            f"{type(optimizer).__name__} needs {sorted(expected)}."
+        )
     for name, array in stored.items():
         like = [torch.zeros(()) if name == "step" else p for p in parameters]
         sizes = [t.numel() for t in like]
@@ -47,6 +53,12 @@ def restore_optimizer_state(optimizer: Optimizer, stored: Mapping[str, Array]) -
         parts = torch.from_numpy(array.copy()).split(sizes)
         for parameter, template, part in zip(parameters, like, parts, strict=True):
             optimizer.state[parameter][name] = _fresh_like(template, part)
+
+
+def _state_names(optimizer: Optimizer) -> set[str]:
+    if isinstance(optimizer, Adam):
+        return {"step", "exp_avg", "exp_avg_sq"}
+    return {"momentum_buffer"} if optimizer.param_groups[0]["momentum"] else set()
 
 
 def _fresh_like(template: Tensor, values: Tensor) -> Tensor:
