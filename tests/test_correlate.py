@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from landscape.errors import ConfigurationError
+from landscape.study.associations import CorrelateConfig, Correlations, columns_of, to_json
 from landscape.study.columns import (
     COLUMNS,
     LEVELS,
@@ -25,18 +26,10 @@ from landscape.study.columns import (
     parse_level,
     width_column,
 )
-from landscape.study.correlate import (
-    CorrelateConfig,
-    Correlations,
-    columns_of,
-    correlate,
-    exclusion_reasons,
-    outcome,
-    to_json,
-    verdict,
-)
+from landscape.study.correlate import correlate, exclusion_reasons
 from landscape.study.statistics import associate
 from landscape.study.table import format_table, read_rows_csv, write_rows_csv
+from landscape.study.verdict import outcome, verdict
 
 FAST = CorrelateConfig(permutations=499, bootstrap=300)
 PAIR = ("d_theta[ln2]", "d_x_median[ln2]")

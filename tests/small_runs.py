@@ -1,0 +1,89 @@
+"""A small dataset of real images, small runs on it, and processes of their own that know it."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from landscape.problem import datasets
+from landscape.problem.models import model_with
+from landscape.snapshots import Snapshot, load_snapshot
+from landscape.study import survey
+from landscape.training.config import TrainingConfig
+from landscape.training.loop import train
+
+HERE = Path(__file__).resolve().parent
+SMALL = "small"
+COUNTS = {"train": 512, "test": 256}
+
+_embedded = datasets.DATASETS["mnist"]
+
+
+@functools.cache
+def small_mnist(split: str) -> tuple[np.ndarray, np.ndarray]:
+    pixels, labels = _embedded(split)
+    return pixels[: COUNTS[split]], labels[: COUNTS[split]]
+
+
+def register() -> None:
+    """Make the small dataset known for the rest of this process; tests use monkeypatch instead."""
+    datasets.DATASETS[SMALL] = small_mnist
+
+
+def register_and_die(name: str) -> None:
+    """Initialise a worker that kills itself when it shall load the run of this name."""
+    register()
+    torch.set_num_threads(1)
+
+    def load(path: str | Path, at: str = "last") -> Snapshot:
+        if Path(path).name == name:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return load_snapshot(path, at)
+
+    pytest.MonkeyPatch().setattr(survey, "load_snapshot", load)
+
+
+def small_config(**changes: Any) -> TrainingConfig:
+    """Three epochs of logistic regression: 32 steps and four pairs each, a tenth of a second in all."""
+    settings: dict[str, Any] = {"model": "logistic", "dataset": SMALL, "epochs": 3, "snapshot_every": 128}
+    return TrainingConfig(**(settings | changes))
+
+
+def segment_names(path: Path | str) -> list[str]:
+    """Names of the sealed segments, which carry the digests of their contents."""
+    return sorted(file.name for file in (Path(path) / "segments").iterdir())
+
+
+def stored_files(path: Path | str) -> dict[str, bytes]:
+    """Contents of all segments and of the outcome."""
+    files = [*sorted((Path(path) / "segments").iterdir()), Path(path) / "outcome.json"]
+    return {file.name: file.read_bytes() for file in files}
+
+
+def run_driver(source: str, *arguments: object, timeout: float = 240) -> str:
+    """Run a script in a process of its own; what it printed."""
+    command = [sys.executable, "-c", source, *map(str, arguments)]
+    done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, timeout=timeout, check=False)
+    if done.returncode:
+        raise RuntimeError(f"the driver ended with {done.returncode}: {done.stderr}")
+    return done.stdout
+
+
+def trained_cnn(folder: Path) -> nn.Sequential:
+    """A small convolutional network after 320 steps of real training."""
+    settings = small_config(model="cnn", optimizer="adam", learning_rate=0.005, epochs=10, snapshot_every=10**6)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(datasets.DATASETS, SMALL, small_mnist)
+        train(settings, folder)
+    snapshot = load_snapshot(folder)
+    return model_with(snapshot.model, snapshot.model_args, snapshot.parameters)
