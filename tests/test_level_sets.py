@@ -19,7 +19,8 @@ from oracles import (
 from torch import Generator, Tensor, nn
 
 from landscape.errors import ConfigurationError, ObjectiveError
-from landscape.geometry.level_sets import LevelSetDistance, _Search, level_set_distance, width
+from landscape.geometry.continuation import Continuation
+from landscape.geometry.level_sets import LevelSetDistance, level_set_distance, width
 from landscape.geometry.search import Nearest
 from landscape.objective import FunctionObjective, objective
 from landscape.problem.input_objective import input_objective
@@ -266,7 +267,7 @@ def test_equal_radii_in_opposite_directions_stay_two_starts() -> None:
 
 def test_the_ray_to_a_higher_level_replaces_a_longer_one() -> None:
     phi = quadratic(2 * torch.eye(2)[None])
-    search = _Search(phi, torch.ones(1, 2, dtype=torch.float64), tol=1e-3, budget=20)
+    search = Continuation(phi, torch.ones(1, 2, dtype=torch.float64), tol=1e-3, budget=20)
     right, up = torch.eye(2, dtype=torch.float64)[:, None]
     ends = torch.ones(1, 1, dtype=torch.float64)
     stuck = Nearest(right, torch.tensor([5.0], dtype=torch.float64), ends)
