@@ -23,10 +23,10 @@ _OPTIONS = (
     options.levels,
     click.option("--eps", type=options.Positive(), multiple=True, default=(0.3,), help="FGSM radius; repeatable."),
     click.option(
-        "--theta-samples", type=click.IntRange(1), default=500, help="Training samples in the loss over θ."
+        "--theta-samples", type=click.IntRange(1), default=300, help="Training samples in the loss over θ."
     ),
     click.option(
-        "--x-samples", type=click.IntRange(1), default=50, help="Test samples whose distance is searched."
+        "--x-samples", type=click.IntRange(1), default=40, help="Test samples whose distance is searched."
     ),
     click.option("--attack-samples", type=click.IntRange(1), default=2000, help="Test samples under attack."),
     options.seed,

@@ -39,11 +39,11 @@ class MeasureConfig:
 
     levels: tuple[float, ...] = tuple(LEVELS.values())
     eps: tuple[float, ...] = (0.3,)
-    theta_samples: int = 500  # training samples in φ(θ)
-    x_samples: int = 50  # test samples whose d_X is searched
+    theta_samples: int = 300  # training samples in φ(θ)
+    x_samples: int = 40  # test samples whose d_X is searched
     attack_samples: int = 2000  # test samples under attack
     seed: int = 0  # of the subsets and of the searches
-    eigen_tol: float = 1e-2
+    eigen_tol: float = 3e-2
     tol: float = 1e-2
 
     def __post_init__(self) -> None:
