@@ -259,3 +259,14 @@ def test_opened_at_once(tmp_path: Path, attempt: int) -> None:
         assert list(pool.map(work, "abcdefgh")) == [1] * 8
     with Ledger(tmp_path / "rows") as ledger:
         assert len(ledger.find("abcdefgh")) == 8
+
+
+def test_a_database_of_another_program_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "theirs.sqlite"
+    with sqlite3.connect(path) as database:
+        database.execute("CREATE TABLE notes (text TEXT)")
+    database.close()
+    before = path.read_bytes()
+    with pytest.raises(LedgerError, match="another program"):
+        Ledger(path)
+    assert path.read_bytes() == before

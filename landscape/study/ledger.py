@@ -85,8 +85,9 @@ class Ledger:
 
     def _prepare(self) -> None:
         (version,) = self._database.execute("PRAGMA user_version").fetchone()
-        (application,) = self._database.execute("PRAGMA application_id").fetchone()
+        # In this order: whoever sees a table that another process has just made also sees whose it is.
         (tables,) = self._database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        (application,) = self._database.execute("PRAGMA application_id").fetchone()
         if tables and application != _APPLICATION:
             raise LedgerError(f"{self.path} is a database of another program; name another ledger with --ledger.")
         if version > SCHEMA:
@@ -110,9 +111,11 @@ class Ledger:
     def _create(self) -> None:
         self._database.execute("PRAGMA busy_timeout=100")
         self._database.execute("PRAGMA journal_mode=WAL")
-        self._database.execute(_CREATE)
-        self._database.execute(f"PRAGMA application_id={_APPLICATION}")
-        self._database.execute(f"PRAGMA user_version={SCHEMA}")
+        with self._database:
+            self._database.execute("BEGIN IMMEDIATE")
+            self._database.execute(_CREATE)
+            self._database.execute(f"PRAGMA application_id={_APPLICATION}")
+            self._database.execute(f"PRAGMA user_version={SCHEMA}")
         self._database.execute(f"PRAGMA busy_timeout={1000 * _PATIENCE}")
 
     def find(self, keys: Iterable[str]) -> dict[str, Row]:
