@@ -11,7 +11,7 @@ from .output import print_json, print_table, progress
 @click.command(name="attack")
 @options.snapshot
 @click.option("--eps", type=options.Positive(), multiple=True, default=(0.1, 0.2, 0.3), help="Radius; repeatable.")
-@click.option("--samples", type=click.IntRange(1), default=10_000, help="Test samples.")
+@click.option("--samples", type=options.SIZE, default=10_000, help="Test samples.")
 @click.option(
     "--dataset", default=None, show_default="the snapshot's own", help="Attack test images of this dataset."
 )

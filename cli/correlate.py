@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import click
 
 from . import options
 from .output import note, plain, print_json
-from .study import any_failed, collect_rows, study_options
+from .study import any_failed, collect_rows, find_or_fail, study_options
 
 if TYPE_CHECKING:
     from landscape.study.associations import Correlations
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     "--test-level", type=options.Level(), default="ln2", help="The level at which hypotheses are tested."
 )
 @click.option("--test-eps", type=options.Positive(), default=0.3, help="The FGSM radius of the tests.")
-@click.option("--permutations", type=click.IntRange(1), default=9999, help="Draws of the permutation test.")
-@click.option("--bootstrap", type=click.IntRange(1), default=2000, help="Draws of the bootstrap.")
+@click.option("--permutations", type=options.SIZE, default=9999, help="Draws of the permutation test.")
+@click.option("--bootstrap", type=options.SIZE, default=2000, help="Draws of the bootstrap.")
 @click.option(
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
@@ -61,6 +62,8 @@ def command(
         raise click.BadParameter(
             f"{test_eps:g} is not among the radii that are measured.", param_hint="--test-eps"
         )
+    find_or_fail(runs)
+    output.mkdir(parents=True, exist_ok=True)
     rows = collect_rows(runs, settings)
     from landscape.study.associations import CorrelateConfig
     from landscape.study.columns import level_label
@@ -82,16 +85,22 @@ def command(
 
 
 def _write(rows: list[Row], correlations: Correlations, output: Path) -> list[str]:
+    os.environ["MPLBACKEND"] = "agg"  # whatever the environment asks for, files are drawn
+    from landscape.errors import ConfigurationError
     from landscape.provenance import provenance
     from landscape.report import draw_figures
     from landscape.study.table import write_atomically, write_rows_csv
 
-    output.mkdir(parents=True, exist_ok=True)
     table, summary = output / "rows.csv", output / "correlations.json"
     write_rows_csv(rows, table)
     document = plain({"schema": 1, "correlations": _plain(correlations), "provenance": provenance()})
     write_atomically(summary, json.dumps(document, indent=2, allow_nan=False).encode())
-    return [str(path) for path in (table, summary, *draw_figures(rows, correlations, output))]
+    try:
+        figures = draw_figures(rows, correlations, output)
+    except ConfigurationError as error:
+        note(f"no figures: {error}")
+        figures = []
+    return [str(path) for path in (table, summary, *figures)]
 
 
 def _plain(correlations: Correlations) -> Any:

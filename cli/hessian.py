@@ -12,15 +12,15 @@ from .output import note, print_json, print_table
 
 @click.command(name="hessian")
 @options.snapshot
-@click.option("--top-k", "k", type=click.IntRange(1), default=5, help="Number of eigenpairs.")
+@click.option("--top-k", "k", type=options.SIZE, default=5, help="Number of eigenpairs.")
 @click.option("--which", type=click.Choice(["LA", "SA", "LM", "BE"]), default="LA", help="Which end, as in scipy.")
 @click.option(
     "--space", type=click.Choice(["theta", "x"]), default="theta", help="Hessian over θ, or per image in X."
 )
 @click.option("--tol", type=options.Positive(), default=1e-3, help="Relative residual at which to stop.")
-@click.option("--max-steps", type=click.IntRange(1), default=None, help="Lanczos steps at most.")
+@click.option("--max-steps", type=options.SIZE, default=None, help="Lanczos steps at most.")
 @click.option(
-    "--samples", type=click.IntRange(1), default=None, help="Samples: of the loss over θ (2000), or in X (10)."
+    "--samples", type=options.SIZE, default=None, help="Samples: of the loss over θ (2000), or in X (10)."
 )
 @click.option("--double", is_flag=True, help="Compute in float64.")
 @options.seed

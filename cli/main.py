@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import io
+import sys
 from typing import Any
 
 import click
@@ -14,8 +16,7 @@ COMMANDS = ("train", "sweep", "snapshots", "hessian", "width", "attack", "measur
 
 EPILOG = """\b
 Exit codes: 0 done, 1 error, 2 wrong usage, 3 finished but some runs failed.
-Results go to stdout, all else to stderr.
-Every option NAME of COMMAND can be set as LANDSCAPE_COMMAND_NAME in the environment."""
+Results go to stdout, all else to stderr."""
 
 
 class LazyGroup(click.Group):
@@ -31,6 +32,13 @@ class LazyGroup(click.Group):
             return None
         command: click.Command = importlib.import_module(f".{name}", __package__).command
         return command
+
+    def main(self, *arguments: Any, **settings: Any) -> Any:
+        """Run; a terminal that cannot show θ gets an escape for it instead of an error."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
+        return super().main(*arguments, **settings)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; what went wrong becomes one line on stderr and exit code 1."""
@@ -56,7 +64,6 @@ def _one_line(error: Exception) -> str:
         "help_option_names": ["-h", "--help"],
         "show_default": True,
         "max_content_width": 100,
-        "auto_envvar_prefix": "LANDSCAPE",
     },
 )
 @click.version_option(package_name="landscape-torch", prog_name="landscape")

@@ -15,19 +15,30 @@ else:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+# Of threads, processes or anything else that a machine has few of.
+COUNT = click.IntRange(1, 1024)
+# Of samples, epochs and the like: whatever fits an index.
+SIZE = click.IntRange(1, 2**31 - 1)
+
 AT_HELP = "Position in the run: last, best, first, epoch=5, samples=102400 or index=12."
 
-seed = click.option("--seed", default=0, type=click.IntRange(0), help="Seed of everything that is drawn.")
-device = click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N; auto: CUDA if there is one.")
-threads = click.option(
-    "--threads", default=None, type=click.IntRange(1), show_default="all cores", help="Threads of torch."
+seed = click.option(
+    "--seed", default=0, type=click.IntRange(0, 2**63 - 1), help="Seed of everything that is drawn."
 )
+device = click.option(
+    "--device",
+    default="auto",
+    envvar="LANDSCAPE_DEVICE",
+    show_envvar=True,
+    help="auto, cpu, cuda or cuda:N; auto: CUDA if there is one.",
+)
+threads = click.option("--threads", default=None, type=COUNT, show_default="all cores", help="Threads of torch.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
 at = click.option("--at", default="last", help=AT_HELP)
 workers = click.option(
     "--workers",
     default=None,
-    type=click.IntRange(1),
+    type=COUNT,
     show_default="one a core",
     help="Worker processes; each uses one thread.",
 )
@@ -41,7 +52,7 @@ def snapshot(command: Command) -> Command:
 
 def samples(default: int, what: str) -> Callable[[Command], Command]:
     """``--samples``, with the meaning it has in a command."""
-    return click.option("--samples", default=default, type=click.IntRange(1), help=what)
+    return click.option("--samples", default=default, type=SIZE, help=what)
 
 
 class Positive(NumberType):

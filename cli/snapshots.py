@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from . import options
 from .output import note, plain, print_json, print_table, progress
+
+if TYPE_CHECKING:
+    from landscape.snapshots import Run
 
 
 @click.group(name="snapshots")
@@ -123,21 +126,39 @@ def thin(runs: tuple[str, ...], output: Path, keep: tuple[str, ...]) -> None:
 
     A selector that a run does not have, such as an epoch that it never reached, is passed over with a note.
     """
-    from landscape.errors import MissingSnapshotError
-    from landscape.snapshots import find_runs, open_run, select_index, thin_run
+    from landscape.errors import SnapshotError
+    from landscape.snapshots import find_runs, open_run, thin_run
 
+    failed = False
     for path in find_runs(runs):
-        run, present = open_run(path), []
-        for selector in keep:
-            try:
-                select_index(run, selector)
-                present.append(selector)
-            except MissingSnapshotError as error:
-                note(f"{path}: {error}")
-        if not present:
-            note(f"{path}: left out, none of {', '.join(keep)} is stored")
+        if (output / path.name).exists():
+            note(f"{output / path.name} is there already")
             continue
-        click.echo(str(thin_run(path, output / path.name, present)))
+        try:
+            present = _stored(open_run(path), keep)
+            click.echo(str(thin_run(path, output / path.name, present)))
+        except SnapshotError as error:
+            failed = True
+            note(f"failed: {path}: {' '.join(str(error).split())}")
+    if failed:
+        raise SystemExit(3)
+
+
+def _stored(run: Run, keep: tuple[str, ...]) -> list[str]:
+    """The selectors that a run has; MissingSnapshotError if it has none of them."""
+    from landscape.errors import MissingSnapshotError
+    from landscape.snapshots import select_index
+
+    present = []
+    for selector in keep:
+        try:
+            select_index(run, selector)
+            present.append(selector)
+        except MissingSnapshotError as error:
+            note(f"{run.path}: {error}")
+    if not present:
+        raise MissingSnapshotError(f"none of {', '.join(keep)} is stored.")
+    return present
 
 
 @command.command(name="pack")

@@ -22,13 +22,9 @@ _OPTIONS = (
     options.at,
     options.levels,
     click.option("--eps", type=options.Positive(), multiple=True, default=(0.3,), help="FGSM radius; repeatable."),
-    click.option(
-        "--theta-samples", type=click.IntRange(1), default=300, help="Training samples in the loss over θ."
-    ),
-    click.option(
-        "--x-samples", type=click.IntRange(1), default=40, help="Test samples whose distance is searched."
-    ),
-    click.option("--attack-samples", type=click.IntRange(1), default=2000, help="Test samples under attack."),
+    click.option("--theta-samples", type=options.SIZE, default=300, help="Training samples in the loss over θ."),
+    click.option("--x-samples", type=options.SIZE, default=40, help="Test samples whose distance is searched."),
+    click.option("--attack-samples", type=options.SIZE, default=2000, help="Test samples under attack."),
     options.seed,
     options.device,
     options.workers,
@@ -93,8 +89,10 @@ def default_ledger(first: str) -> Path:
     from landscape.problem.datasets import cache_directory
     from landscape.snapshots import is_run, resolve
 
-    place = resolve(first)
-    folder = place.parent if is_run(place) else place
+    place = resolve(first).resolve()
+    while is_run(place) or any(is_run(parent) for parent in place.parents):
+        place = place.parent  # never inside a run
+    folder = place
     inside_package = first.startswith("embedded:")
     return (cache_directory() if inside_package or not os.access(folder, os.W_OK) else folder) / "ledger.sqlite"
 

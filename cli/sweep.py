@@ -35,7 +35,11 @@ def command(file: Path, output: Path, workers: int | None, dry_run: bool, as_jso
 
     configurations = read_sweep(file)
     if dry_run:
-        print_table(["run", "epochs"], [(run_name(c), c.epochs) for c in configurations])
+        planned = [{"run": run_name(c), "epochs": c.epochs} for c in configurations]
+        if as_json:
+            print_json("sweep", {"file": str(file), "dry_run": True}, planned)
+        else:
+            print_table(["run", "epochs"], [list(run.values()) for run in planned])
         return
     from landscape.engine import default_workers, local_executor
     from landscape.training.sweep import sweep

@@ -19,15 +19,13 @@ from .output import counter, note, print_json, show
 @click.option("--optimizer", type=click.Choice(["sgd", "adam"]), default="sgd", help="Optimizer.")
 @click.option("--lr", "learning_rate", type=options.Positive(), default=0.1, help="Learning rate, constant.")
 @click.option("--momentum", type=click.FloatRange(0, 1, max_open=True), default=0.0, help="Momentum, sgd only.")
-@click.option("--batch-size", type=click.IntRange(1), default=16, help="Samples in a step.")
-@click.option("--epochs", type=click.IntRange(1), default=5, help="Passes over the training data.")
+@click.option("--batch-size", type=options.SIZE, default=16, help="Samples in a step.")
+@click.option("--epochs", type=options.SIZE, default=5, help="Passes over the training data.")
 @click.option("--loss", default="cross_entropy_as_published", help="Training loss; torch's, as in the paper.")
 @click.option("--eps", "epsilon", type=options.Positive(), default=0.3, help="FGSM radius after each epoch.")
-@click.option(
-    "--snapshot-every", type=click.IntRange(1), default=1024, help="Samples seen between two stored pairs."
-)
+@click.option("--snapshot-every", type=options.SIZE, default=1024, help="Samples seen between two stored pairs.")
 @options.seed
-@click.option("--threads", type=click.IntRange(1), default=1, help="Threads of torch; kept on resume.")
+@click.option("--threads", type=options.COUNT, default=1, help="Threads of torch; kept on resume.")
 @click.option("--allow-inexact", is_flag=True, help="Resume although torch, threads or CPU changed.")
 @click.option("--output", required=True, type=click.Path(path_type=Path), metavar="RUN", help="Run directory.")
 @options.as_json
@@ -70,8 +68,8 @@ def command(
 def _parse_arguments(text: str) -> dict[str, Any]:
     try:
         arguments = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise click.BadParameter(f"{text!r} is not JSON: {error}.", param_hint="--model-args") from error
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise click.BadParameter(f"{text[:80]!r} is not JSON: {error}.", param_hint="--model-args") from error
     if not isinstance(arguments, dict):
         raise click.BadParameter(f'{text!r} is not an object such as {{"hidden": 25}}.', param_hint="--model-args")
     return arguments

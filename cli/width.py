@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 @click.command(name="width")
 @options.snapshot
 @options.levels
-@click.option("--samples", type=click.IntRange(1), default=2000, help="Training samples in the loss over θ.")
-@click.option("--x-samples", type=click.IntRange(1), default=100, help="Test samples whose distance is searched.")
+@click.option("--samples", type=options.SIZE, default=2000, help="Training samples in the loss over θ.")
+@click.option("--x-samples", type=options.SIZE, default=100, help="Test samples whose distance is searched.")
 @click.option(
     "--tol", type=options.Positive(), default=1e-2, help="Angle to the gradient at which a search stops."
 )

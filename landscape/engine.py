@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +18,7 @@ from concurrent.futures import (
 )
 from dataclasses import dataclass
 from functools import partial
+from types import TracebackType
 from typing import Generic, TypeVar
 
 from landscape.errors import ConfigurationError
@@ -80,8 +82,7 @@ def _run_until_broken(
                         continue
                 yield Outcome(task, None if error else future.result(), error)
     finally:
-        for future in pending:
-            future.cancel()
+        executor.shutdown(wait=False, cancel_futures=True)
 
 
 def _submit(executor: Executor, function: Callable[[Task], Result], task: Task) -> Future[Result]:
@@ -97,19 +98,31 @@ def local_executor(workers: int, threads: int) -> MakeExecutor:
     """Factory of process pools: spawned (never forked: torch deadlocks), ``threads`` torch threads each."""
     context = multiprocessing.get_context("spawn")
     return partial(
-        ProcessPoolExecutor, workers, mp_context=context, initializer=_initialise_worker, initargs=(threads,)
+        _LocalExecutor, workers, mp_context=context, initializer=_initialise_worker, initargs=(threads,)
     )
 
 
+class _LocalExecutor(ProcessPoolExecutor):
+    """A pool whose workers do not outlive an interrupted caller: their tasks are safe to kill and resume."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            # Public from Python 3.14 on, as `terminate_workers`.
+            for process in list((self._processes or {}).values()):
+                process.terminate()
+        self.shutdown(wait=True)
+
+
 def _initialise_worker(threads: int) -> None:
-    import signal  # noqa: PLC0415
+    # Ctrl-C reaches the whole process group: a worker leaves at once and silently, the parent reports.
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
 
     import torch  # noqa: PLC0415  (the engine itself must not load torch)
 
-    # Ctrl-C reaches the whole process group: a worker leaves at once and silently, the parent reports.
-    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     torch.set_num_threads(threads)
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
 
 
 def _leave_with_parent() -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -185,6 +188,8 @@ WRONG_USAGE = (
     ("train", "--model-args", "{", "--output", "r"),
     ("correlate", RUN, "--level", "1", "--test-level", "ln2"),
     ("hessian",),
+    ("hessian", "--snapshot", RUN, "--seed", "18446744073709551616"),
+    ("hessian", "--snapshot", RUN, "--threads", "2147483648"),
     ("frobnicate",),
 )
 
@@ -213,6 +218,8 @@ ERRORS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("train", "--dataset", "imagenet", "--output", "r"), "imagenet"),
     (("train", "--loss", "hinge", "--output", "r"), "hinge"),
     (("measure", "empty"), "holds no runs"),
+    (("measure", ""), "empty path"),
+    (("train", "--model-args", '{"hidden": 1000000000000}', "--output", "r"), "hidden"),
     (("correlate", "empty"), "holds no runs"),
 )
 
@@ -256,6 +263,38 @@ def test_one_segment_and_a_packed_file_are_snapshots_too(invoke: Invoke, run_cop
     assert digests[0] == digests[1] == digests[2]
 
 
+def test_ledger_is_never_written_inside_a_run(invoke: Invoke, run_copy: Path) -> None:
+    segment = next((run_copy / "segments").iterdir())
+    assert invoke("measure", segment, *FEW).exit_code == 0
+    assert (run_copy.parent / "ledger.sqlite").exists()
+    assert invoke("snapshots", "verify", run_copy).exit_code == 0
+
+
+def test_correlate_without_a_single_distance_still_answers(invoke: Invoke, run_copy: Path, tmp_path: Path) -> None:
+    low = ["--level", "1e-9", "--test-level", "1e-9"]
+    few = [option for option in FEW if option not in ("--level", "ln2")]
+    result = invoke("correlate", run_copy, *few, *low, "--output", tmp_path / "out")
+    assert result.exit_code == 0
+    assert "no figures" in result.stderr
+    assert "Not testable" in result.stdout
+    assert (tmp_path / "out" / "rows.csv").exists()
+
+
+def test_runs_that_lost_files_are_damaged_not_shorter(invoke: Invoke, run_copy: Path) -> None:
+    (run_copy / "run.json").unlink()
+    listed = invoke("snapshots", "list", run_copy.parent)
+    assert listed.exit_code == 3
+    assert "run.json" in listed.stderr
+    assert listed.stdout == ""
+
+
+def test_thinning_again_goes_on_where_it_stopped(invoke: Invoke, run_copy: Path, tmp_path: Path) -> None:
+    for _ in range(2):
+        result = invoke("snapshots", "thin", run_copy.parent, "--output", tmp_path / "thin", "--keep", "last")
+        assert result.exit_code == 0
+    assert "there already" in result.stderr
+
+
 def test_verify_finds_damage(invoke: Invoke, run_copy: Path) -> None:
     segment = next((run_copy / "segments").iterdir())
     content = bytearray(segment.read_bytes())
@@ -297,6 +336,57 @@ def test_train_stores_a_run_and_thin_keeps_what_was_asked(invoke: Invoke, tmp_pa
     )
     assert thinned.exit_code == 0
     assert len(open_run(tmp_path / "thin" / "run")) == 2
+
+
+@pytest.mark.usefixtures("tiny_mnist")
+def test_completed_run_that_lost_its_end_is_not_called_complete(invoke: Invoke, tmp_path: Path) -> None:
+    arguments = ("train", "--dataset", "tiny", "--epochs", "2", "--batch-size", "64", "--output", tmp_path / "run")
+    assert invoke(*arguments).exit_code == 0
+    sorted((tmp_path / "run" / "segments").iterdir())[-1].unlink()
+    for again in (arguments, ("snapshots", "info", tmp_path / "run")):
+        result = invoke(*again)
+        assert result.exit_code == 1
+        assert "segments are missing at the end" in " ".join(result.stderr.split())
+
+
+def alive(group: int) -> list[str]:
+    """Processes of a group that still run, by what the kernel says of them."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, process_group = stat.read_text().rpartition(")")[2].split()[:3]
+        except OSError:  # it ended meanwhile
+            continue
+        if int(process_group) == group and state != "Z":
+            found.append(stat.parent.name)
+    return found
+
+
+@pytest.mark.parametrize("delay", [1.5, 6.0])
+def test_interrupted_sweep_leaves_quietly(tmp_path: Path, delay: float) -> None:
+    """Ctrl-C reaches the process group: one line, no traceback, no worker left, nothing that cannot go on."""
+    script = (
+        "from importlib.metadata import entry_points\n"
+        "list(entry_points(group='console_scripts', name='landscape'))[0].load()()"
+    )
+    file = resolve("embedded:runs.toml")
+    run = subprocess.Popen(
+        [sys.executable, "-c", script, "sweep", file, "--output", tmp_path / "runs", "--workers", "2"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    time.sleep(delay)
+    os.killpg(run.pid, signal.SIGINT)
+    _, errors = run.communicate(timeout=60)
+    assert run.returncode != 0
+    assert "Traceback" not in errors
+    for _ in range(200):
+        if not alive(run.pid):
+            break
+        time.sleep(0.05)
+    assert alive(run.pid) == []
 
 
 def test_dry_run_of_the_shipped_sweep(invoke: Invoke, tmp_path: Path) -> None:

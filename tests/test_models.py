@@ -64,7 +64,6 @@ def test_what_cannot_be_built_is_refused(name: str, arguments: dict[str, Any], m
         build_model(name, arguments)
 
 
-@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
 def test_empty_layers_are_refused() -> None:
     with pytest.raises(ModelError, match=r"empty parameters 1\.weight"):
         build_model("mlp", {"hidden": (0,)})

@@ -86,7 +86,7 @@ def test_several_grids(tmp_path: Path) -> None:
         ("[grid]\nseed = 3", "non-empty list"),
         ("[grid]\nseed = [1]\n[fixed]\nseed = 2", "both"),
         ("[grid]\nseed = [1, 1]", "more than once"),
-        ("[grid]\nlearning_rate = [0.1, 0.1000000001]", "more than once"),
+        ("[grid]\nlearning_rate = [0.1, 0.10000000000000001]", "more than once"),
         ("[[sweep]]\nfixed.seed = 1\n[[sweep]]\ngrid.seed = [0, 1]", "more than once"),
         ("[fixed]\nepochs = 0", "epochs = 0"),
         ('[fixed]\nlearning_rate = "fast"', "learning_rate = 'fast'"),

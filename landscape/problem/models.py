@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -79,14 +80,14 @@ def build_model(name: str, arguments: Mapping[str, Any] | None = None) -> nn.Seq
     if unknown:
         raise ModelError(f"model {name!r} takes no argument {', '.join(unknown)}; it takes {', '.join(known)}.")
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), warnings.catch_warnings(action="ignore"):
             model = MODELS[name](**arguments)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ModelError(f"model {name!r} cannot be built with {arguments}: {error}") from error
-    empty = [k for k, p in model.named_parameters() if p.numel() == 0]
-    if empty:
-        raise ModelError(f"model {name!r} with {arguments} has empty parameters {', '.join(empty)}.")
-    return model.to_empty(device="cpu").eval()
+        if empty := [name for name, p in model.named_parameters() if p.numel() == 0]:
+            raise ValueError(f"empty parameters {', '.join(empty)}")
+        return model.to_empty(device="cpu").eval()
+    except (TypeError, ValueError, RuntimeError, MemoryError) as error:
+        reason = (str(error).splitlines() or ["no memory"])[0]
+        raise ModelError(f"model {name!r} cannot be built with {arguments}: {reason}; change them.") from error
 
 
 @torch.no_grad()

@@ -181,9 +181,30 @@ def check_header(file: SegmentFile, header: Header, run_id: str, previous: Segme
             raise CorruptSnapshotError(f"{file.path} {problem}. Files were swapped or mixed; restore the run.")
 
 
-def no_segment(path: Path) -> MissingSnapshotError:
+def no_segment(path: Path, outcome: dict[str, Any] | None = None) -> SnapshotError:
     """The error for a run without any sealed segment."""
+    if outcome and outcome["outcome"] == "completed":
+        return lost_end(path, outcome["samples_seen"])
+    if outcome:
+        return MissingSnapshotError(
+            f"{path} holds no snapshot: the run {outcome['outcome']} before its first one ({outcome['reason']}). "
+            "Leave it out, or train with other settings."
+        )
     return MissingSnapshotError(
         f"{path} holds no snapshot: the run never finished its first segment. "
         "Start the same training again to go on, or remove the directory."
     )
+
+
+def lost_end(path: Path, missing: int) -> CorruptSnapshotError:
+    """The error for a completed run whose last segments are gone."""
+    return CorruptSnapshotError(
+        f"{path}: the last {missing} samples of the run are not stored: segments are missing at the end. "
+        "Restore them, or remove the directory and train again."
+    )
+
+
+def check_end(path: Path, outcome: dict[str, Any] | None, samples_seen: int) -> None:
+    """Refuse a run that was completed beyond its last segment; CorruptSnapshotError."""
+    if outcome and outcome["outcome"] == "completed" and outcome["samples_seen"] > samples_seen:
+        raise lost_end(path, outcome["samples_seen"] - samples_seen)

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from landscape.errors import MissingSnapshotError, SnapshotError
 from landscape.snapshots.contents import read_header
-from landscape.snapshots.directory import RUN_FILE
+from landscape.snapshots.directory import RUN_FILE, SEGMENTS
 from landscape.snapshots.hdf5 import open_hdf5
 
 EMBEDDED = "embedded:"
@@ -38,6 +38,8 @@ def _embedded(name: str) -> Path:
 def resolve(path: str | Path) -> Path:
     """Plain paths as they are, ``embedded:NAME`` inside the installed data; MissingSnapshotError if absent."""
     text = str(path)
+    if not text:
+        raise MissingSnapshotError("Got an empty path; give a run, a folder of runs, or a .h5 file.")
     return _embedded(text.removeprefix(EMBEDDED)) if text.startswith(EMBEDDED) else Path(text)
 
 
@@ -46,7 +48,8 @@ def is_run(path: str | Path) -> bool:
     place = Path(path)
     try:
         if place.is_dir():
-            return (place / RUN_FILE).is_file()
+            # A directory of segments that lost its description is a damaged run, not a folder of segments.
+            return (place / RUN_FILE).is_file() or (place / SEGMENTS).is_dir()
         with open_hdf5(place) as file:
             read_header(file)
     except (SnapshotError, OSError, ValueError):
@@ -60,9 +63,11 @@ def _search(folder: Path, depth: int) -> Iterator[Path]:
     elif depth < _DEEPEST:
         for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
             # Links could lead round in circles or far away.
+            if entry.name.startswith("."):  # what an interrupted copy left, or what somebody hides
+                continue
             if entry.is_dir(follow_symlinks=False):
                 yield from _search(Path(entry.path), depth + 1)
-            elif entry.name.endswith(_FILE_SUFFIX) and not entry.name.startswith(".") and is_run(entry.path):
+            elif entry.name.endswith(_FILE_SUFFIX) and is_run(entry.path):
                 yield Path(entry.path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,6 +16,7 @@ from landscape.snapshots.contents import read_header, read_resume
 from landscape.snapshots.description import canonical_json
 from landscape.snapshots.hdf5 import open_hdf5
 from landscape.snapshots.image import LIBVER, PACKED_FORMAT, Contents, write_contents
+from landscape.snapshots.layout import num_parameters
 from landscape.snapshots.reader import Run, open_run
 from landscape.snapshots.segment import COLUMNS, Array, Index
 from landscape.snapshots.verify import verify_run
@@ -43,6 +45,17 @@ def _write(path: Path, run: Run) -> None:
         os.close(descriptor)
 
 
+def _check_space(folder: Path, run: Run) -> None:
+    """Refuse before HDF5 meets a full disk, which it may not survive; SnapshotError."""
+    needed = len(run) * (4 * num_parameters(run.description.layout) + 256) + 2**20
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise SnapshotError(
+            f"The packed file needs {needed / 1e6:.1f} MB, {folder} has {free / 1e6:.1f} MB free. Free "
+            "space or use another path."
+        )
+
+
 def _check_copy(path: Path) -> None:
     found = verify_run(path)
     if not found.ok:
@@ -69,6 +82,7 @@ def pack_run(source: str | Path, destination_file: str | Path) -> Path:
     try:
         with _reported(target):
             make_directory(target.parent)
+            _check_space(target.parent, run)
             _write(temporary, run)
             _check_copy(temporary)
             os.rename(temporary, target)

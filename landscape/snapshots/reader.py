@@ -26,6 +26,7 @@ from landscape.snapshots.description import RunDescription, parse_json
 from landscape.snapshots.directory import (
     RUN_FILE,
     SegmentFile,
+    check_end,
     check_header,
     check_outcome,
     check_sequence,
@@ -141,9 +142,11 @@ def _open_directory(path: Path) -> Run:
         raise MissingSnapshotError(f"{path} is not a run: it has no {RUN_FILE}. Give the directory of a run.")
     info = read_run_info(path)
     pairs = [(file.path, index) for file, index in read_segments(path, info.description)]
-    if not pairs:
-        raise no_segment(path)
     outcome = read_outcome(path)
+    if not pairs:
+        raise no_segment(path, outcome)
+    if info.thinned_from is None:
+        check_end(path, outcome, int(pairs[-1][1].samples_seen[-1]))
     return _run(path, info.description, pairs, provenance=info.provenance, outcome=outcome,
                 thinned_from=info.thinned_from)  # fmt: skip
 

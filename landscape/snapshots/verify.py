@@ -22,6 +22,7 @@ from landscape.snapshots.contents import (
 )
 from landscape.snapshots.directory import (
     SegmentFile,
+    check_end,
     check_header,
     check_sequence,
     checked_digest,
@@ -111,11 +112,8 @@ def _check_previous(file: SegmentFile, header: Header, previous: SegmentFile | N
 def _check_outcome(path: Path, thinned: bool, findings: _Findings) -> None:
     with findings.collected():
         outcome = read_outcome(path)
-        if outcome and outcome["outcome"] == "completed" and not thinned:
-            missing = outcome["samples_seen"] - findings.samples_seen
-            if missing > 0:
-                findings.problems.append(f"{path}: the last {missing} samples of the run are not stored: segments "
-                                         "are missing at the end. Restore them.")  # fmt: skip
+        if not thinned:
+            check_end(path, outcome, findings.samples_seen)
 
 
 def _check_directory(path: Path, findings: _Findings) -> None:
@@ -130,7 +128,7 @@ def _check_directory(path: Path, findings: _Findings) -> None:
         for previous, file in zip([None, *files], files, strict=False):
             _check_segment(file, previous, findings)
         if not files:
-            raise no_segment(path)
+            raise no_segment(path, read_outcome(path))
     _check_outcome(path, thinned, findings)
 
 

@@ -26,6 +26,7 @@ from landscape.snapshots.directory import (
     SEGMENTS,
     RunInfo,
     SegmentFile,
+    check_end,
     checked_digest,
     read_outcome,
     run_info_bytes,
@@ -92,6 +93,7 @@ class RunWriter:
             self._position = (int(index.samples_seen[-1]), int(index.step[-1]), int(index.epoch[-1]))
         if self._files:
             self._digest = checked_digest(self._files[-1])
+        check_end(self.path, self._outcome, self._position[0])
 
     @contextlib.contextmanager
     def _failure_reported(self, what: str) -> Iterator[None]:

@@ -100,12 +100,12 @@ def load_problem(snapshot: Snapshot, device: str = "auto", dataset: str | None =
     """
     where = resolve_device(device)
     model = model_with(snapshot.model, snapshot.model_args, snapshot.parameters).to(where)
-    name = dataset or snapshot.config.get("dataset", "mnist")
+    name = dataset or str(snapshot.config.get("dataset", "mnist"))
     train, test = load_dataset(name, "train"), load_dataset(name, "test")
     if dataset is None and train.sha256 != snapshot.data_sha256:
         raise DatasetError(
             f"{snapshot.path} was trained on other data than the {name} found here "
-            f"(digest {snapshot.data_sha256[:12]}, not {train.sha256[:12]}); name the dataset to use instead."
+            f"(digest {snapshot.data_sha256[:12]}, not {train.sha256[:12]}); measure it where that data is."
         )
     check_fit(model, train.images[:1].to(where), train.num_classes)
     return Problem(model, train.to(where), test.to(where))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from landscape.engine import MakeExecutor, Outcome, run_tasks
-from landscape.errors import LandscapeError, SnapshotError
+from landscape.errors import CorruptSnapshotError, LandscapeError, SnapshotError
 from landscape.snapshots import Run, find_runs, load_snapshot, open_run, select_index
 from landscape.study.columns import FAILED, OK, Row
 from landscape.study.ledger import Ledger, content_key
@@ -86,9 +86,18 @@ def _failed(identity: Row, error: BaseException) -> Row:
     return identity | {"status": FAILED, "error": f"{kind}{' '.join(str(error).split())}"}
 
 
+def _check_settings(run: Run) -> None:
+    """Refuse settings by which runs could not be compared; CorruptSnapshotError."""
+    kinds = {"learning_rate": int | float, "batch_size": int, "seed": int, "optimizer": str, "dataset": str}
+    wrong = [name for name, kind in kinds.items() if not isinstance(run.description.config.get(name), kind)]
+    if wrong:
+        raise CorruptSnapshotError(f"{run.path}: its settings {', '.join(wrong)} are missing or of a wrong kind.")
+
+
 def _task(run: Run, at: str, config: MeasureConfig, device: str) -> Task:
     index = select_index(run, at)
     settings = run.description.config
+    _check_settings(run)
     identity: Row = {
         "run": run.path.name,
         "run_id": run.run_id,

@@ -35,4 +35,5 @@ def changed_conditions(stored: dict[str, Any] | None) -> list[str]:
 
 def _facts(provenance: dict[str, Any]) -> dict[str, object]:
     facts = {name: provenance.get(name) for name in ("threads", "cpu")}
-    return facts | {"torch": provenance.get("versions", {}).get("torch")}
+    versions = provenance.get("versions")
+    return facts | {"torch": versions.get("torch") if isinstance(versions, dict) else None}

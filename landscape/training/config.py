@@ -52,6 +52,8 @@ class TrainingConfig:
             raise ConfigurationError(
                 f"unknown optimizer {self.optimizer!r}; choose one of {', '.join(OPTIMIZERS)}."
             )
+        if not 0 <= self.seed < 2**63:
+            raise ConfigurationError(f"seed = {self.seed} cannot be; pass a whole number from 0 to 2⁶³ − 1.")
         for name in ("batch_size", "epochs", "snapshot_every"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"{name} = {getattr(self, name)} cannot be; pass a whole number ≥ 1.")

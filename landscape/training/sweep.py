@@ -103,7 +103,7 @@ def _check_key(key: str, path: Path | str) -> None:
 
 def run_name(config: TrainingConfig) -> str:
     """Directory name of a run: its cell, its seed, and what else differs from the defaults."""
-    parts = [config.optimizer, f"lr{config.learning_rate:g}", f"b{config.batch_size}"]
+    parts = [config.optimizer, f"lr{config.learning_rate:.12g}", f"b{config.batch_size}"]
     default = TrainingConfig()
     for name in ("model", "dataset", "momentum", "loss"):
         if (value := getattr(config, name)) != getattr(default, name):
