@@ -78,7 +78,12 @@ def command(
     }
     if as_json:
         inputs = {"snapshot": identity(snapshot), "levels": levels, "samples": samples, "x_samples": x_samples}
-        results = {"minimum": minimum, "theta": _theta_rows(found_theta, minimum), "x": _x_results(found_x)}
+        results = {
+            "minimum": minimum,
+            "theta": _theta_rows(found_theta, minimum),
+            "x": _x_results(found_x),
+            "cost": {"theta": _cost(found_theta), "x": _cost(found_x)},
+        }
         print_json("width", inputs | {"seed": seed, "tol": tol}, results)
         return
     click.echo("  ".join(f"{name} {value:.4g}" for name, value in minimum.items()))
@@ -143,8 +148,12 @@ def _x_results(found: LevelSetDistance) -> dict[str, Any]:
         "distance": found.distance,
         "level_error": found.level_error,
         "angle": found.angle,
-        "num_gradients": found.num_gradients,
     }
+
+
+def _cost(found: LevelSetDistance) -> dict[str, float]:
+    """What a search took, for each point that it started at."""
+    return {"num_gradients": found.num_gradients, "num_values": found.num_values}
 
 
 def _quantile(values: Tensor, q: float) -> float:

@@ -307,4 +307,4 @@ def test_a_log_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
     with RunWriter(tmp_path / "run", describe(), {}) as writer:
         (tmp_path / "run" / "log.jsonl").mkdir()
         writer.log("start")
-        writer.append(segment_at(0))
+        assert writer.append(segment_at(0)).exists()
