@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from landscape.geometry.level_sets import LevelSetDistance as LevelSetDistance
     from landscape.geometry.level_sets import level_set_distance as level_set_distance
     from landscape.geometry.level_sets import width as width
-    from landscape.objective import Objective as Objective
-    from landscape.objective import objective as objective
+    from landscape.objectives import Objective as Objective
+    from landscape.objectives import objective as objective
     from landscape.problem.input_objective import input_objective as input_objective
     from landscape.problem.parameter_objective import parameter_objective as parameter_objective
     from landscape.robustness.accuracy import robust_accuracy as robust_accuracy
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Eigenpairs": "geometry.eigenpairs",
     "LevelSetDistance": "geometry.level_sets",
-    "Objective": "objective",
+    "Objective": "objectives",
     "Snapshot": "snapshots",
     "TrainingConfig": "training.config",
     "correlate": "study.correlate",
@@ -39,7 +39,7 @@ _HOMES = {
     "level_set_distance": "geometry.level_sets",
     "load_snapshot": "snapshots",
     "measure": "study.measure",
-    "objective": "objective",
+    "objective": "objectives",
     "parameter_objective": "problem.parameter_objective",
     "robust_accuracy": "robustness.accuracy",
     "top_eigenpairs": "geometry.eigenpairs",

@@ -11,7 +11,7 @@ import scipy.optimize
 import torch
 from torch import Generator, Tensor, nn
 
-from landscape.objective import FunctionObjective, objective
+from landscape.objectives import FunctionObjective, objective
 
 
 def rotation(size: int, seed: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
 import shlex
 from importlib.metadata import entry_points
@@ -57,6 +58,12 @@ def test_public_names_are_importable_and_documented() -> None:
         assert hasattr(landscape, name)
         if not name.startswith("__"):
             assert getattr(landscape, name).__doc__, name
+
+
+def test_public_names_are_not_hidden_by_modules() -> None:
+    """A module of the same name would take a public name's place as soon as anything imports it."""
+    modules = {module.name.rpartition(".")[2] for module in pkgutil.iter_modules(landscape.__path__)}
+    assert not modules & set(landscape.__all__)
 
 
 def test_unknown_public_name() -> None:

@@ -14,7 +14,7 @@ from torch import Generator, Tensor, nn
 
 from landscape.errors import ConfigurationError, ObjectiveError
 from landscape.geometry.eigenpairs import WHICH, Eigenpairs, top_eigenpairs
-from landscape.objective import objective
+from landscape.objectives import objective
 from landscape.problem.parameter_objective import parameter_objective
 
 SPREAD = [float(v) for v in range(-6, 14)]

@@ -22,7 +22,7 @@ from landscape.errors import ConfigurationError, ObjectiveError
 from landscape.geometry.continuation import Continuation
 from landscape.geometry.level_sets import LevelSetDistance, level_set_distance, width
 from landscape.geometry.search import Nearest
-from landscape.objective import FunctionObjective, objective
+from landscape.objectives import FunctionObjective, objective
 from landscape.problem.input_objective import input_objective
 from landscape.problem.losses import log_odds_level
 from landscape.problem.parameter_objective import parameter_objective

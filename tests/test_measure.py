@@ -221,7 +221,7 @@ def test_quadratic_estimate(level: float, value: float, eigenvalue: float, expec
 
 def test_flags(snapshot: Snapshot) -> None:
     """A function that never rises above one does not reach two."""
-    from landscape.objective import objective
+    from landscape.objectives import objective
 
     phi = objective(lambda z: 1 - torch.exp(-z.square().sum(1)), torch.full((1, 2), 0.5, dtype=torch.float64))
     found = level_set_distance(phi, [0.1, 0.9, 2.0])

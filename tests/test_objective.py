@@ -8,7 +8,7 @@ from oracles import dense_hessian, quadratic, symmetric
 from torch import Generator, Tensor
 
 from landscape.errors import ObjectiveError
-from landscape.objective import FunctionObjective, objective, search_form
+from landscape.objectives import FunctionObjective, objective, search_form
 from landscape.problem.log_objective import LogObjective
 
 

@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from landscape.errors import ConfigurationError, ObjectiveError
-from landscape.objective import Objective, search_form
+from landscape.objectives import Objective, search_form
 from landscape.problem import parameter_objective as parameter_module
 from landscape.problem.directions import targeted_gradients
 from landscape.problem.input_objective import InputObjective, input_objective

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from landscape.geometry.rays import Counter, Rays, crossing, outer_bracket
-from landscape.objective import objective
+from landscape.objectives import objective
 
 
 def rays_of(profile: Callable[[Tensor], Tensor], target: float, count: int = 3) -> tuple[Rays, Tensor]:

@@ -11,7 +11,7 @@ from landscape.errors import ObjectiveError
 from landscape.geometry.eigenpairs import top_eigenpairs
 from landscape.geometry.rays import Counter, Rays, crossing
 from landscape.geometry.search import Nearest, Starts, nearest, refine
-from landscape.objective import Objective, search_form
+from landscape.objectives import Objective, search_form
 
 
 class Continuation:

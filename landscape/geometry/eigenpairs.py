@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from landscape.errors import ConfigurationError, ObjectiveError
-from landscape.objective import HessianVectorProduct, Objective
+from landscape.objectives import HessianVectorProduct, Objective
 
 WHICH = ("LA", "SA", "LM", "BE")
 

@@ -12,7 +12,7 @@ from landscape.errors import ConfigurationError
 from landscape.geometry.continuation import Continuation
 from landscape.geometry.metrics import metric_scale
 from landscape.geometry.search import Nearest
-from landscape.objective import Objective
+from landscape.objectives import Objective
 
 # Ends within this factor of the shortest distance count as having found it.
 _AGREEING = 1.01

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from landscape.objective import Objective
+from landscape.objectives import Objective
 
 # Accuracy of a crossing, in units of the climb from the origin to the level.
 _TOLERANCE = 1e-7

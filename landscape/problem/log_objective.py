@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from landscape.objective import HessianVectorProduct, Objective
+from landscape.objectives import HessianVectorProduct, Objective
 
 
 @dataclass(frozen=True)

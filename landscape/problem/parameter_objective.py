@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from landscape.objective import HessianVectorProduct, Objective, linearize_gradient, over_leading_dimension
+from landscape.objectives import HessianVectorProduct, Objective, linearize_gradient, over_leading_dimension
 from landscape.problem.log_objective import LogObjective
 from landscape.problem.losses import POSITIVE_LOSSES, loss_by_name
 from landscape.problem.network import channels_last, check_problem, ravel, unravel
