@@ -18,7 +18,6 @@ from concurrent.futures import (
 )
 from dataclasses import dataclass
 from functools import partial
-from types import TracebackType
 from typing import Generic, TypeVar
 
 from landscape.errors import ConfigurationError
@@ -82,7 +81,8 @@ def _run_until_broken(
                         continue
                 yield Outcome(task, None if error else future.result(), error)
     finally:
-        executor.shutdown(wait=False, cancel_futures=True)
+        if pending:  # the caller was interrupted, or lost interest
+            executor.shutdown(wait=False, cancel_futures=True)
 
 
 def _submit(executor: Executor, function: Callable[[Task], Result], task: Task) -> Future[Result]:
@@ -103,16 +103,14 @@ def local_executor(workers: int, threads: int) -> MakeExecutor:
 
 
 class _LocalExecutor(ProcessPoolExecutor):
-    """A pool whose workers do not outlive an interrupted caller: their tasks are safe to kill and resume."""
+    """A pool that also ends running tasks when it is told to cancel: they are safe to kill and resume."""
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is not None:
-            # Public from Python 3.14 on, as `terminate_workers`.
-            for process in list((self._processes or {}).values()):
-                process.terminate()
-        self.shutdown(wait=True)
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        # Public from Python 3.14 on, as `terminate_workers`.
+        processes = list((self._processes or {}).values()) if cancel_futures else []
+        super().shutdown(wait and not processes, cancel_futures=cancel_futures)
+        for process in processes:
+            process.terminate()
 
 
 def _initialise_worker(threads: int) -> None:
