@@ -13,7 +13,9 @@ from .output import note, print_json, print_table
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from landscape.geometry.eigenpairs import Eigenpairs
     from landscape.geometry.level_sets import LevelSetDistance
+    from landscape.problem.parameter_objective import ParameterObjective
 
 
 @click.command(name="width")
@@ -65,17 +67,11 @@ def command(
     theta = theta_objective(problem, samples, seed)
     note("curvature over θ …")
     pairs = top_eigenpairs(theta, EIGENVECTOR_STARTS + 1, "BE", config.eigen_tol, seed)
-    _, gradient = theta.value_and_grad(theta.origin)
     note("distances over θ …")
     found_theta = theta_distance(theta, pairs, config)
     note("distances over X …")
     found_x = x_distance(problem, x_objective(problem, x_samples, seed), config)
-    minimum = {
-        "loss": found_theta.value[0].item(),
-        "gradient_norm": gradient.double().norm().item(),
-        "largest_eigenvalue": pairs.eigenvalues[0, 0].item(),
-        "smallest_eigenvalue": pairs.eigenvalues[0, -1].item(),
-    }
+    minimum = _minimum(theta, pairs)
     if as_json:
         inputs = {"snapshot": identity(snapshot), "levels": levels, "samples": samples, "x_samples": x_samples}
         results = {
@@ -89,6 +85,17 @@ def command(
     click.echo("  ".join(f"{name} {value:.4g}" for name, value in minimum.items()))
     _print_rows("\nparameters θ", _theta_rows(found_theta, minimum))
     _print_rows(f"\ninputs X, over {x_samples} images", _x_rows(found_x))
+
+
+def _minimum(theta: ParameterObjective, pairs: Eigenpairs) -> dict[str, float]:
+    """How far the snapshot is from a minimum."""
+    value, gradient = theta.value_and_grad(theta.origin)
+    return {
+        "loss": value[0].item(),
+        "gradient_norm": gradient.double().norm().item(),
+        "largest_eigenvalue": pairs.eigenvalues[0, 0].item(),
+        "smallest_eigenvalue": pairs.eigenvalues[0, -1].item(),
+    }
 
 
 def _print_rows(title: str, rows: list[dict[str, Any]]) -> None:
