@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from oracles import (
     distance_to_quadric,
     linear_model,
@@ -20,9 +22,11 @@ from torch import Generator, Tensor, nn
 
 from landscape.errors import ConfigurationError, ObjectiveError
 from landscape.geometry.continuation import Continuation
+from landscape.geometry.descent import Ends
+from landscape.geometry.gauge import Gauge
 from landscape.geometry.level_sets import LevelSetDistance, level_set_distance, width
-from landscape.geometry.search import Nearest
-from landscape.objectives import FunctionObjective, objective
+from landscape.geometry.search import Effort, Nearest
+from landscape.objectives import FunctionObjective, Objective, objective
 from landscape.problem.input_objective import input_objective
 from landscape.problem.losses import log_odds_level
 from landscape.problem.parameter_objective import parameter_objective
@@ -40,7 +44,7 @@ def assert_upper_bound_within(found: Tensor, truth: Tensor, accuracy: float, rou
     assert ratio.max() <= 1 + accuracy
 
 
-def assert_on_level(result: LevelSetDistance, phi: FunctionObjective, accuracy: float = 1e-4) -> None:
+def assert_on_level(result: LevelSetDistance, phi: Objective, accuracy: float = 1e-4) -> None:
     """Points lie on their levels, at the distance that is reported (Euclidean)."""
     for column, level in enumerate(result.levels):
         points = result.points[:, column]
@@ -62,7 +66,8 @@ def test_quadratic_minima_and_saddles(dtype: torch.dtype) -> None:
     assert_on_level(result, phi)
     assert result.reached.all()
     assert not result.below_minimum.any()
-    assert (result.angle < 2e-3).all()
+    # Where other curvatures are −200 times the largest, rounding in the position turns the gradient a lot.
+    assert (result.angle < (2e-3 if dtype == torch.float64 else 2e-2)).all()
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -72,14 +77,14 @@ def test_quadratic_with_linear_term(seed: int) -> None:
     matrices = torch.stack([symmetric(s, seed=seed) for s in spectra])
     slopes = normal(3, 8, seed=seed + 70)
     phi = quadratic(matrices, slopes)
-    result = level_set_distance(phi, [0.1, 0.5, 10.0], num_random=40, tol=1e-3)
+    result = level_set_distance(phi, [0.1, 0.5, 10.0], num_random=40, tol=1e-3, budget=400)
     ends = [math.inf, math.inf, float(-0.5 * slopes[2] @ torch.linalg.solve(matrices[2], slopes[2]))]
     for row in range(3):
         for column, climb in enumerate(result.levels.tolist()):
             assert bool(result.reached[row, column]) == (climb < ends[row])
             if climb < ends[row]:
                 truth = distance_to_quadric(matrices[row], slopes[row], climb)
-                assert 1 - 1e-6 <= float(result.distance[row, column]) / truth <= 1 + 1e-4
+                assert 1 - 1e-6 <= float(result.distance[row, column]) / truth <= 1 + 1e-3
     assert 0.1 < ends[2] < 10
 
 
@@ -129,27 +134,37 @@ def test_margin_of_a_linear_classifier() -> None:
     assert_upper_bound_within(exact.distance[:, 0], (gaps / norms).amin(1), 1e-4)
 
 
-@pytest.mark.parametrize(("activation", "sizes"), [(nn.ReLU, [2, 16, 3]), (nn.Tanh, [2, 12, 12, 3])])
-def test_plane_networks_against_ray_scan(activation: type[nn.Module], sizes: list[int]) -> None:
-    model = small_net(sizes, activation, seed=0, gain=2.0 if activation is nn.ReLU else 1.5)
+PLANE_NETWORKS = {
+    "relu": ([2, 16, 3], nn.ReLU, 0, 2.0),
+    "tanh": ([2, 12, 12, 3], nn.Tanh, 0, 1.5),
+    "deep relu": ([2, 16, 16, 3], nn.ReLU, 1, 2.0),  # small islands above the level, between kinks
+}
+
+
+@pytest.mark.parametrize("name", PLANE_NETWORKS)
+def test_plane_networks_against_ray_scan(name: str) -> None:
+    sizes, activation, seed, gain = PLANE_NETWORKS[name]
+    model = small_net(sizes, activation, seed=seed, gain=gain)
     x = 1.5 * normal(32, 2)
     y = model(x).argmax(1).detach()
     level = 1.2  # above log 3: no sample of its own class starts beyond it
+    phi = input_objective(model, x, y)
+    result = level_set_distance(phi, [level], num_random=8, budget=400, restarts=4)
 
     def scan(i: int) -> float:
         def loss(z: Tensor) -> Tensor:
             return nn.functional.cross_entropy(model(z), y[i].expand(len(z)), reduction="none")
 
         with torch.no_grad():
-            return ray_scan(loss, x[i], level, reach=4.0)
+            return ray_scan(loss, x[i], level, reach=1.1 * float(result.distance[i, 0]))
 
-    result = level_set_distance(input_objective(model, x, y), [level], num_random=8)
     truth = torch.tensor([scan(i) for i in range(32)], dtype=torch.float64)
-    seen = torch.isfinite(truth)
-    assert seen.sum() >= 30
-    ratio = result.distance[seen, 0] / truth[seen]
-    assert ratio.min() >= 1 - 1e-5
-    assert (ratio <= 1.001).double().mean() >= 0.95
+    ratio = result.distance[:, 0] / truth
+    assert ratio.min() >= 1 - (
+        1e-5 if name != "deep relu" else 1e-3
+    )  # the grid of the scan misses tips of islands
+    assert (ratio <= 1.001).double().mean() >= (0.99 if name != "deep relu" else 0.95)
+    assert_on_level(result, phi)
 
 
 def bumpy(z: Tensor) -> Tensor:
@@ -204,7 +219,8 @@ def test_evaluations_are_counted() -> None:
 
     phi = Counting(inner.function, inner.origin)
     result = level_set_distance(phi, [5.0, 9.0], starts=torch.zeros(0, 3, 4))
-    assert result.num_gradients * 3 == rows["gradients"]
+    gradients = result.num_gradients + result.num_evidence_gradients
+    assert gradients * 3 == pytest.approx(rows["gradients"], rel=1e-12)
     assert result.num_values * 3 == rows["values"]
 
 
@@ -265,18 +281,28 @@ def test_equal_radii_in_opposite_directions_stay_two_starts() -> None:
     assert result.distance[0].tolist() == pytest.approx([0.99, 2.01], rel=1e-6)
 
 
-def test_the_ray_to_a_higher_level_replaces_a_longer_one() -> None:
+def test_the_ray_to_another_level_replaces_a_longer_one() -> None:
     phi = quadratic(2 * torch.eye(2)[None])
-    search = Continuation(phi, torch.ones(1, 2, dtype=torch.float64), tol=1e-3, budget=20)
+    gauge = Gauge(torch.ones(1, 2, dtype=torch.float64), 2.0)
+    search = Continuation(phi, gauge, Effort(tol=1e-3, budget=20, restarts=0), seed=0)
     right, up = torch.eye(2, dtype=torch.float64)[:, None]
-    ends = torch.ones(1, 1, dtype=torch.float64)
-    stuck = Nearest(right, torch.tensor([5.0], dtype=torch.float64), ends)
-    above = Nearest(up, torch.tensor([2.0], dtype=torch.float64), ends)
-    shared = search._share_ray(torch.tensor(1.0, dtype=torch.float64), stuck, above)
-    assert shared.radius.tolist() == pytest.approx([1.0], rel=1e-6)
-    assert torch.allclose(shared.direction, up)
-    best = Nearest(right, torch.tensor([0.5], dtype=torch.float64), ends)
-    assert search._share_ray(torch.tensor(1.0, dtype=torch.float64), best, above) is best
+
+    def found(direction: Tensor, radius: float) -> Nearest:
+        ray = torch.tensor([radius], dtype=torch.float64)
+        return Nearest(direction, ray, Ends(direction, ray, 2 * ray, torch.zeros(1, dtype=torch.int64)), ray[None])
+
+    level, above = torch.tensor(1.0, dtype=torch.float64), found(up, 2.0)
+    followed = search._follow(level, found(right, 5.0), above, downwards=True)
+    assert followed.radius.tolist() == pytest.approx([1.0], rel=1e-6)
+    assert torch.allclose(followed.direction, up)
+    assert followed.radii[:, 0].tolist() == pytest.approx([5.0, 1.0])  # one more search has ended
+    best = found(right, 0.5)
+    assert search._follow(level, best, above, downwards=True).radius.tolist() == [0.5]
+    assert search._follow(level, best, above, downwards=False) is best  # φ is below the level within the radius
+    assert search._follow(level, best, found(right, 2.0), downwards=True) is best
+    beside = torch.nn.functional.normalize(right + 0.1 * up)
+    nearer = search._follow(level, found(right, 1.2), found(beside, 0.5), downwards=False)
+    assert nearer.radius.tolist() == pytest.approx([1.0], rel=1e-6)
 
 
 def test_elementwise_metric_does_not_see_relu_rescaling() -> None:
@@ -291,7 +317,9 @@ def test_elementwise_metric_does_not_see_relu_rescaling() -> None:
     none = torch.zeros(0, 1, phis[0].origin.shape[1])
 
     def distances(metric: str) -> list[float]:
-        return [float(level_set_distance(phi, level, metric, none, tol=1e-4, budget=200).distance) for phi in phis]
+        return [
+            float(level_set_distance(phi, level, 2, metric, none, tol=1e-4, budget=200).distance) for phi in phis
+        ]
 
     first, second = distances("elementwise")
     assert first == pytest.approx(second, rel=1e-6)
@@ -304,30 +332,65 @@ def test_metric_is_a_change_of_coordinates() -> None:
     scale = torch.tensor([1.0, 3.0, 0.5, 2.0], dtype=torch.float64)
     start = torch.zeros(1, 4, dtype=torch.float64)
     stretched = objective(lambda u: bumpy(u * scale), start)
-    direct = level_set_distance(objective(bumpy, start), [2.0], scale, num_random=6, tol=1e-4)
+    direct = level_set_distance(objective(bumpy, start), [2.0], metric=scale, num_random=6, tol=1e-4)
     assert float(direct.distance) == pytest.approx(
         float(level_set_distance(stretched, [2.0], num_random=6, tol=1e-4).distance), rel=1e-6
     )
-    frozen = level_set_distance(objective(bumpy, start), [2.0], torch.tensor([0.0, 1, 1, 1]))
+    frozen = level_set_distance(objective(bumpy, start), [2.0], metric=torch.tensor([0.0, 1, 1, 1]))
     assert frozen.points[0, 0, 0] == 0
 
 
 def test_metric_with_one_number_a_row() -> None:
     phi = quadratic(torch.eye(3).expand(3, 3, 3))
-    result = level_set_distance(phi, [0.5], torch.tensor([[1.0], [2.0], [4.0]]))
+    result = level_set_distance(phi, [0.5], metric=torch.tensor([[1.0], [2.0], [4.0]]))
     assert result.distance[:, 0].tolist() == pytest.approx([1, 0.5, 0.25], rel=1e-6)
 
 
 def test_rotation_and_scale() -> None:
     origin, turn = normal(3, 4) / 3, rotation(4, seed=1)
     starts = normal(4, 3, 4, seed=2)
-    plain = level_set_distance(objective(bumpy, origin), [4.0, 8.0], starts=starts, num_random=0, tol=1e-4)
+
+    def distance(phi: Objective, first: Tensor) -> Tensor:
+        # No restarts: their noise does not turn with the space.
+        result = level_set_distance(phi, [4.0, 8.0], starts=first, num_random=0, tol=1e-4, restarts=0)
+        return result.distance
+
+    plain = distance(objective(bumpy, origin), starts)
     turned = objective(lambda z: bumpy(z @ turn), origin @ turn.T)
-    rotated = level_set_distance(turned, [4.0, 8.0], starts=starts @ turn.T, num_random=0, tol=1e-4)
-    assert torch.allclose(plain.distance, rotated.distance, rtol=1e-6)
+    assert torch.allclose(plain, distance(turned, starts @ turn.T), rtol=1e-6)
     large = objective(lambda z: bumpy(z / 50), 50 * origin)
-    scaled = level_set_distance(large, [4.0, 8.0], starts=starts, num_random=0, tol=1e-4)
-    assert torch.allclose(50 * plain.distance, scaled.distance, rtol=1e-6)
+    assert torch.allclose(50 * plain, distance(large, 50 * starts), rtol=1e-6)
+
+
+@settings(max_examples=5, deadline=None)
+@given(st.floats(1e-3, 1e3), st.integers(0, 10**6))
+def test_units_of_length_do_not_matter(unit: float, seed: int) -> None:
+    origin, starts = normal(2, 4, seed=seed) / 3, normal(2, 2, 4, seed=seed + 1)
+    level = float(objective(bumpy, origin).value(origin).max()) + 2
+
+    def distance(factor: float) -> Tensor:
+        phi = objective(lambda z: bumpy(z / factor), factor * origin)
+        result = level_set_distance(phi, [level], starts=factor * starts, num_random=0, tol=1e-4, restarts=0)
+        return result.distance / factor
+
+    assert torch.allclose(distance(unit), distance(1.0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("norm", [1.0, 2.0, math.inf])
+def test_rows_do_not_see_each_other(norm: float) -> None:
+    """A batch is its rows, one by one; random numbers aside, which are drawn for all rows together."""
+    phi, starts = objective(bumpy, normal(3, 4) / 3), normal(2, 3, 4, seed=8)
+    levels = phi.value(phi.origin).max() + torch.tensor([0.3, 3.0], dtype=torch.float64)
+
+    def distance(rows: Tensor) -> Tensor:
+        some = phi.take(rows)
+        return level_set_distance(some, levels, norm, starts=starts[:, rows], num_random=0, restarts=0).distance
+
+    together = distance(torch.arange(3))
+    alone = torch.cat([distance(torch.tensor([row])) for row in range(3)])
+    assert torch.allclose(together, alone, rtol=1e-9)
+    order = torch.tensor([2, 0])
+    assert torch.allclose(distance(order), together[order], rtol=1e-9)
 
 
 def test_cross_entropy_levels_are_log_odds_levels_in_both_precisions() -> None:
@@ -348,7 +411,7 @@ def test_cross_entropy_levels_are_log_odds_levels_in_both_precisions() -> None:
 
 
 @pytest.mark.parametrize(
-    ("levels", "settings", "message"),
+    ("levels", "chosen", "message"),
     [
         ([], {}, "at least one finite"),
         ([1.0, math.nan], {}, "finite"),
@@ -360,13 +423,16 @@ def test_cross_entropy_levels_are_log_odds_levels_in_both_precisions() -> None:
         ([1.0], {"tol": 0.0}, "tol = 0"),
         ([1.0], {"budget": 0}, "budget = 0"),
         ([1.0], {"num_random": -1}, "num_random = -1"),
+        ([1.0], {"restarts": -1}, "restarts = -1"),
+        ([1.0], {"norm": 3}, "norm = 3"),
+        ([1.0], {"norm": 0}, "choose 1, 2 or infinity"),
+        ([1.0], {"box": (1.0, 2.0)}, "outside the box"),
+        ([1.0], {"box": (torch.zeros(5), torch.ones(5))}, "does not fit"),
     ],
 )
-def test_senseless_settings_are_refused(
-    levels: Sequence[float], settings: dict[str, object], message: str
-) -> None:
+def test_senseless_settings_are_refused(levels: Sequence[float], chosen: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
-        level_set_distance(quadratic(torch.eye(2)[None]), levels, **settings)  # type: ignore[arg-type]
+        level_set_distance(quadratic(torch.eye(2)[None]), levels, **chosen)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

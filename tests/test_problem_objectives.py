@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import pytest
@@ -13,7 +14,7 @@ from torch.nn import functional
 from landscape.errors import ConfigurationError, ObjectiveError
 from landscape.objectives import Objective, search_form
 from landscape.problem import parameter_objective as parameter_module
-from landscape.problem.directions import targeted_gradients
+from landscape.problem.directions import targeted_starts
 from landscape.problem.input_objective import InputObjective, input_objective
 from landscape.problem.losses import log_odds_level
 from landscape.problem.models import build_model, initialise
@@ -205,9 +206,10 @@ def test_no_samples_no_parameters_no_such_loss() -> None:
         input_objective(network(), x, y, "hinge")
 
 
-def test_targeted_gradients_are_those_of_the_strongest_wrong_classes() -> None:
+@pytest.mark.parametrize(("norm", "dual"), [(2, 2), (math.inf, 1), (1, math.inf)])
+def test_targeted_starts_are_where_the_linear_model_of_a_class_wins(norm: float, dual: float) -> None:
     model, (x, y) = network(), data(6)
-    found = targeted_gradients(model, x, y, 2)
+    found = targeted_starts(model, x, y, 2, norm)
     assert found.shape == (2, 6, 5)
     for i in range(6):
         logits = model(x[i : i + 1])[0].tolist()
@@ -215,6 +217,12 @@ def test_targeted_gradients_are_those_of_the_strongest_wrong_classes() -> None:
         for rank in range(2):
             leaf = x[i].clone().requires_grad_()
             z = model(leaf[None])[0]
-            (expected,) = torch.autograd.grad(z[ranked[rank]] - z[y[i]], leaf)
-            assert torch.allclose(found[rank, i], expected, rtol=1e-10)
-    assert targeted_gradients(model, x, y, 99).shape == (3, 6, 5)
+            gap = z[y[i]] - z[ranked[rank]]
+            distance = abs(gap.item())
+            (gradient,) = torch.autograd.grad(-gap, leaf)
+            start = found[rank, i]
+            if gap.item() > 0:
+                assert float(gradient @ start) == pytest.approx(distance, rel=1e-8)
+            length = distance / float(torch.linalg.vector_norm(gradient, dual))
+            assert float(torch.linalg.vector_norm(start, norm)) == pytest.approx(length, rel=1e-8)
+    assert targeted_starts(model, x, y, 99).shape == (3, 6, 5)

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from landscape.geometry.rays import Counter, Rays, crossing, outer_bracket
+from landscape.geometry.gauge import Gauge
+from landscape.geometry.rays import Counter, Rays, crossing, outer_bracket, polished
 from landscape.objectives import objective
 
 
@@ -18,8 +19,8 @@ def rays_of(profile: Callable[[Tensor], Tensor], target: float, count: int = 3) 
     phi = objective(lambda z: profile(z[:, 0]), torch.zeros(count, 2, dtype=torch.float64))
     level = torch.full((count,), target, dtype=torch.float64)
     directions = torch.tensor([[1.0, 0.0]], dtype=torch.float64).expand(count, 2)
-    scale = torch.ones(1, 2, dtype=torch.float64)
-    return Rays(phi, scale, phi.value(phi.origin), level, Counter()), directions
+    gauge = Gauge(torch.ones(1, 2, dtype=torch.float64), 2.0)
+    return Rays(phi, gauge, phi.value(phi.origin), level, Counter()), directions
 
 
 PROFILES = {
@@ -57,16 +58,39 @@ def test_rays_that_never_arrive() -> None:
     assert lost.counter.values <= 3 * 3  # a ray that has met NaN is not followed further
 
 
+def test_secant_steps_from_nearby_radii() -> None:
+    """They arrive from nearby; from far away, or on a plateau, they say so."""
+    rays, directions = rays_of(lambda r: r**2, 2.0)
+    guess = torch.tensor([0.98, 1.0, 2.0], dtype=torch.float64) * math.sqrt(2)
+    found = polished(rays, directions, guess)
+    assert found[:2].tolist() == pytest.approx([math.sqrt(2)] * 2, rel=1e-6)
+    assert math.isinf(found[2])
+    plateau, directions = rays_of(torch.tanh, 2.0)
+    assert torch.isinf(polished(plateau, directions, torch.ones(3, dtype=torch.float64))).all()
+
+
 def test_point_gradient_and_metric() -> None:
-    scale = torch.tensor([[2.0, 0.5]], dtype=torch.float64)
+    gauge = Gauge(torch.tensor([[2.0, 0.5]], dtype=torch.float64), 2.0)
     phi = objective(lambda z: (z**2).sum(-1), torch.ones(2, 2, dtype=torch.float64))
-    rays = Rays(phi, scale, phi.value(phi.origin), torch.tensor([5.0, 6.0], dtype=torch.float64), Counter())
+    rays = Rays(phi, gauge, phi.value(phi.origin), torch.tensor([5.0, 6.0], dtype=torch.float64), Counter())
     directions = torch.tensor([[0.6, 0.8], [1.0, 0.0]], dtype=torch.float64)
     radius = torch.tensor([1.0, 3.0], dtype=torch.float64)
-    assert rays.point(directions, radius).tolist() == [pytest.approx([2.2, 1.4]), pytest.approx([7.0, 1.0])]
-    excess, gradient = rays.excess_and_gradient(directions, radius)
+    v = rays.displacement(directions, radius)
+    assert rays.point(v).tolist() == [pytest.approx([2.2, 1.4]), pytest.approx([7.0, 1.0])]
+    excess, gradient = rays.excess_and_gradient(v)
     assert excess.tolist() == pytest.approx([2.2**2 + 1.4**2 - 5, 50 - 6])
     assert gradient.tolist() == [pytest.approx([2 * 4.4, 0.5 * 2.8]), pytest.approx([28, 1])]
     second = rays.take(torch.tensor([1]))
     assert second.excess(directions[1:], radius[1:]).tolist() == pytest.approx([44])
     assert rays.counter == Counter(values=1, gradients=2)
+
+
+def test_rays_go_on_along_the_bounds() -> None:
+    phi = objective(lambda z: z.sum(-1), torch.zeros(1, 2, dtype=torch.float64))
+    bound = torch.tensor([[1.0, 4.0]], dtype=torch.float64)
+    gauge = Gauge(torch.ones(1, 2, dtype=torch.float64), math.inf, -bound, bound)
+    rays = Rays(phi, gauge, phi.value(phi.origin), torch.tensor([3.0], dtype=torch.float64), Counter())
+    direction = torch.ones(1, 2, dtype=torch.float64)
+    assert rays.displacement(direction, torch.tensor([9.0])).tolist() == [[1.0, 4.0]]
+    met = crossing(rays, direction, torch.tensor([9.0], dtype=torch.float64))
+    assert met.tolist() == pytest.approx([2.0], rel=1e-6)  # x₀ stays at 1, so x₁ has to reach 2

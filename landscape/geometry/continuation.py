@@ -2,117 +2,203 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from itertools import pairwise
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
-from landscape.errors import ObjectiveError
-from landscape.geometry.eigenpairs import top_eigenpairs
-from landscape.geometry.rays import Counter, Rays, crossing
-from landscape.geometry.search import Nearest, Starts, nearest, refine
-from landscape.objectives import Objective, search_form
+from landscape.geometry.eigenpairs import Eigenpairs
+from landscape.geometry.gauge import Gauge, dual_norm, is_large, norm_of, steepest_direction
+from landscape.geometry.origins import Origins
+from landscape.geometry.rays import Rays
+from landscape.geometry.search import Effort, Nearest, nearest, on_level, refine
+from landscape.geometry.starts import Starts, random_directions
+from landscape.objectives import Objective
+
+# Ends of one level that are followed to the next, the shortest ones, if they are not longer by this factor.
+_FOLLOWED = 4
+_WORTH_FOLLOWING = 1.5
+# Directions this far apart, relative to their length, lead to different points.
+_OTHER = 0.3
+# Points this far above the level, in units of the climb, are looked at.
+_ABOVE = 1e-4
+FAR = 30.0
+_NOTHING = torch.zeros(0, dtype=torch.int64)
+# Lanczos steps for starts; each holds a vector.
+_LANCZOS, _FEW_LANCZOS = 30, 8
 
 
-class Continuation:
-    """What all levels share: φ at the origin, its search form, the metric, the budget and the bill."""
+class Continuation(Origins):
+    """What all levels share: the origins, and the budget."""
 
-    def __init__(self, phi: Objective, scale: Tensor, tol: float, budget: int) -> None:
-        self.phi, self.scale, self.tol, self.budget = phi, scale, tol, budget
-        self.rows, self.size = phi.origin.shape
-        self.psi, self.to_search = search_form(phi)
-        self.counter = Counter(values=self.rows, gradients=self.rows)
-        self.value = phi.value(phi.origin)
-        self.height, self.gradient = self.psi.value_and_grad(phi.origin)
-        if not (torch.isfinite(self.value).all() and torch.isfinite(self.gradient).all()):
-            raise ObjectiveError("φ or its gradient is not finite at the origin, which has then no landscape.")
+    def __init__(self, phi: Objective, gauge: Gauge, effort: Effort, seed: int) -> None:
+        super().__init__(phi, gauge, seed)
+        self.effort = effort
 
-    def starts(self, lowest: Tensor, given: Tensor | None, seed: int, num_random: int) -> Starts:
-        """Given or leading directions, the gradient, and random directions, in the metric's coordinates."""
-        inverse = torch.where(self.scale > 0, 1 / self.scale, 0.0)
-        displacements = self._eigenvectors() if given is None else given
-        shape = (num_random, self.rows, self.size)
-        random = torch.randn(shape, generator=Generator().manual_seed(seed), dtype=torch.float64)
-        steepest = (self.gradient.double() * self.scale)[None]
-        free = (self.scale > 0).to(self.value)
-        everything = torch.cat([displacements.double() * inverse, steepest, random.to(free.device) * free])
-        norms = torch.linalg.vector_norm(everything, dim=-1, keepdim=True)
-        direction = everything / torch.where(norms > 0, norms, torch.nan)
-        count = len(direction)
-        twin = torch.arange(count, device=norms.device)[:, None].expand(count, self.rows)
-        return Starts(direction, self._first_radius(lowest).expand(count, -1), twin)
+    def starts(self, lowest: Tensor, given: Tensor | None, num_random: int) -> Starts:
+        """Given or leading displacements, the steepest one, and random ones, in the metric's coordinates."""
+        scale, origin = self.gauge.scale, self.phi.origin
+        displacements = self._eigenvectors(lowest) if given is None else given
+
+        def rescaled(v: Tensor) -> Tensor:
+            w = v.to(origin.dtype) * torch.where(scale > 0, 1 / scale, 0.0)
+            return torch.where(w.any(-1, keepdim=True), w, torch.nan)
+
+        length = self._first_length(lowest, Starts(tuple(partial(rescaled, v) for v in displacements)))
+
+        def leading(v: Tensor) -> Tensor:
+            return self.gauge.clip(rescaled(v))
+
+        def steepest() -> Tensor:
+            slope = self.gradient.to(origin.dtype) * scale
+            return self._stretched(steepest_direction(slope, self.gauge.norm), length)
+
+        def random(make: Callable[[], Tensor]) -> Tensor:
+            return self._stretched(make() * (scale > 0), FAR * length)
+
+        directions = random_directions(origin, num_random, self.generator)
+        given_first = (partial(leading, v) for v in displacements)
+        return Starts((*given_first, steepest, *(partial(random, make) for make in directions)))
+
+    def _stretched(self, direction: Tensor, length: Tensor) -> Tensor:
+        """Displacements of some length, ``(B, n), (B,)``; NaN where the direction is zero."""
+        norms = self.gauge.length(direction)
+        factor = (length / torch.where(norms > 0, norms, torch.nan)).to(direction.dtype)
+        return self.gauge.clip(direction * factor[:, None])
 
     def run(self, levels: Tensor, starts: Starts) -> list[Nearest]:
-        """Search all levels, lowest first; results come in the order of ``levels``, ``(C,)``."""
-        order = torch.argsort(levels)
-        found: list[Nearest] = []
-        first = starts
-        for level in levels[order]:
-            rays = self.rays(level, len(starts.direction))
-            result, starts = nearest(rays, starts, self.tol, self.budget)
-            if found and not torch.isfinite(result.radius).all():
-                result, starts = self._start_over(rays, first, result, starts)
-            found.append(result)
-        for lower in range(len(found) - 2, -1, -1):
-            found[lower] = self._share_ray(levels[order][lower], found[lower], found[lower + 1])
-        back = torch.argsort(order)
-        return [found[i] for i in back.tolist()]
+        """Search all levels; results come in the order of ``levels``, ``(C,)``.
 
-    def _start_over(self, rays: Rays, first: Starts, result: Nearest, starts: Starts) -> tuple[Nearest, Starts]:
-        """Search again from the first starts where the ends of the level before lead nowhere.
-
-        The rays to the nearest points of a low level may top out below the next one.
+        Upwards, the ends of one level are the starts of the next. Another branch of minima may be nearer at high
+        levels, to which no end of the lowest leads: so the highest is searched from the first starts, too, and
+        what is found there is followed downwards.
         """
-        lost = ~torch.isfinite(result.radius)
-        again, onward = nearest(
-            rays, replace(first, radius=torch.where(lost, first.radius, torch.inf)), self.tol, self.budget
-        )
-        return (
-            Nearest(
-                torch.where(lost[:, None], again.direction, result.direction),
-                torch.where(lost, again.radius, result.radius),
-                torch.where(lost, again.ends, result.ends),
-            ),
-            Starts(
-                torch.where(lost[:, None], onward.direction, starts.direction),
-                torch.where(lost, onward.radius, starts.radius),
-                torch.where(lost, onward.twin, starts.twin),
-            ),
-        )
+        order = torch.argsort(levels)
+        ascending = levels[order]
+        found = [self._search(ascending[0], starts)]
+        for lower, level in pairwise(ascending):
+            onward = self._onward(found[-1], lower, level)
+            found[-1] = replace(found[-1], ends=found[-1].ends.take(_NOTHING))
+            result = self._search(level, onward)
+            del onward  # in large models its memory is needed
+            found.append(self._again(level, starts, result, everywhere=bool(level == ascending[-1])))
+        for lower in range(len(found) - 2, -1, -1):
+            found[lower] = self._follow(ascending[lower], found[lower], found[lower + 1], downwards=True)
+        for upper in range(1, len(found)):
+            found[upper] = self._follow(ascending[upper], found[upper], found[upper - 1], downwards=False)
+        back = torch.argsort(order)
+        return [self._exact(level, found[i]) for level, i in zip(levels, back.tolist(), strict=True)]
 
-    def _share_ray(self, level: Tensor, found: Nearest, above: Nearest) -> Nearest:
-        """Use the ray to the next level where it crosses this one earlier than the point found."""
-        rays = self.rays(level, 1)
-        crossed = crossing(rays, above.direction, torch.where(rays.height < rays.target, above.radius, torch.inf))
-        shorter = crossed < found.radius
-        if not shorter.any():
-            return found
-        start = torch.where(shorter, crossed, torch.inf)
-        direction, radius = refine(rays, above.direction, start, self.tol, self.budget)
-        return Nearest(
-            torch.where(shorter[:, None], direction, found.direction),
-            torch.where(shorter, radius, found.radius),
-            found.ends,
-        )
+    def _exact(self, level: Tensor, found: Nearest) -> Nearest:
+        direction, radius = on_level(self.rays(level, 1), found.direction, found.radius)
+        return replace(found, direction=direction, radius=radius)
 
-    def _eigenvectors(self) -> Tensor:
-        """± the two leading eigenvectors, roughly: a direction to start from needs no digits."""
-        pairs = top_eigenpairs(self.phi, min(2, self.size), tol=0.1, max_steps=30)
-        # A Hessian-vector product costs about two gradients.
-        self.counter.gradients += 2 * pairs.num_hvp * self.rows
-        vectors = pairs.eigenvectors.transpose(0, 1)
-        return torch.cat([vectors, -vectors])
-
-    def _first_radius(self, lowest: Tensor) -> Tensor:
-        """Where the tangent at the origin meets the lowest level, ``(B,)``; no more than the origin's norm."""
-        norm = torch.linalg.vector_norm(self.phi.origin.double(), dim=-1).clamp_min(1.0)
-        slope = torch.linalg.vector_norm(self.gradient.double() * self.scale, dim=-1)
-        linear = (self.to_search(lowest) - self.height).abs() / slope
-        return torch.where(torch.isfinite(linear) & (linear > 0), linear, 1e-3 * norm).clamp(max=norm)
+    def _search(self, level: Tensor, starts: Starts) -> Nearest:
+        return nearest(self.rays(level, len(starts)), starts, self.effort, self.generator)
 
     def rays(self, level: Tensor, count: int) -> Rays:
         """Rays of ``count`` starts for every origin, start-major."""
         rows = torch.arange(self.rows, device=level.device).repeat(count)
-        scale = self.scale if len(self.scale) == 1 else self.scale[rows]
         target = self.to_search(level).expand(len(rows))
-        return Rays(self.psi.take(rows), scale, self.height[rows], target, self.counter)
+        return Rays(self.psi.take(rows), self.gauge.take(rows), self.height[rows], target, self.counter)
+
+    def _onward(self, below: Nearest, lower: Tensor, level: Tensor) -> Starts:
+        """The ends of the level below, moved on to where their slope meets this level, as starts.
+
+        Ends far behind the best are not followed; a row that has not reached the level below has none.
+        """
+        ends = below.ends
+        own = ends.twin == torch.arange(len(ends.twin), device=ends.twin.device)
+        radius = torch.where(own, ends.radius, torch.inf).reshape(-1, self.rows)
+        place = radius.argsort(0).argsort(0)
+        good = (place < _FOLLOWED) & (radius <= _WORTH_FOLLOWING * radius.amin(0)) & torch.isfinite(radius)
+        ahead = (self.to_search(level) - self.to_search(lower)) / ends.growth
+        # Where the ray is nearly flat its slope says nothing: then no farther than twice the radius.
+        length = ends.radius + torch.where(ahead > 0, ahead, 0.0).minimum(ends.radius)
+        shown = torch.where(good.reshape(-1), length, torch.nan)
+        v = (shown[:, None].to(ends.direction.dtype) * ends.direction).reshape(*radius.shape, -1)
+        return Starts(tuple(partial(self.gauge.clip, part) for part in v))
+
+    def _again(self, level: Tensor, first: Starts, result: Nearest, everywhere: bool) -> Nearest:
+        """Search from the first starts again, in all rows or where the ends of the level below lead nowhere.
+
+        The rays to the nearest points of a low level may top out below the next one.
+        """
+        due = torch.ones_like(result.radius, dtype=torch.bool) if everywhere else ~torch.isfinite(result.radius)
+        if not due.any():
+            return result
+        if everywhere:  # it is the last level: its ends lead to no other
+            result = replace(result, ends=result.ends.take(_NOTHING))
+        again = self._search(level, first.among(due))
+        better = again.radius < result.radius
+        rows = torch.nonzero(better.repeat(len(result.ends.radius) // self.rows))[:, 0]
+        return Nearest(
+            torch.where(better[:, None], again.direction, result.direction),
+            torch.where(better, again.radius, result.radius),
+            replace(
+                result.ends.replaced(rows, again.ends.take(rows)),
+                twin=result.ends.twin.index_copy(0, rows, again.ends.twin[rows]),
+            ),
+            torch.cat([result.radii, again.radii]),
+        )
+
+    def _follow(self, level: Tensor, found: Nearest, neighbour: Nearest, downwards: bool) -> Nearest:
+        """Descend at this level from the direction of the neighbouring level's nearest point.
+
+        Where φ is above the level there within the radius found; downwards also where that direction is another
+        one. Upwards, such directions were among the starts.
+        """
+        rays = self.rays(level, 1)
+        known = torch.isfinite(neighbour.radius) & (rays.height < rays.target)
+        apart = norm_of(neighbour.direction - found.direction, 2) > _OTHER * norm_of(found.direction, 2)
+        reach = torch.where(torch.isfinite(found.radius), found.radius, torch.nan)
+        above = rays.excess(neighbour.direction, reach) > _ABOVE * rays.climb
+        due = known & (above | (apart & downwards))
+        if not due.any():
+            return found
+        rows = torch.nonzero(due)[:, 0]
+        guess = torch.minimum(neighbour.radius, 1.2 * found.radius)[rows]
+        direction, radius = refine(rays.take(rows), neighbour.direction[rows], guess, self.effort)
+        better = radius < found.radius[rows]
+        ends = torch.full_like(found.radius, torch.inf).index_copy(0, rows, radius)
+        return replace(
+            found,
+            direction=found.direction.index_copy(0, rows[better], direction[better]),
+            radius=found.radius.index_copy(0, rows[better], radius[better]),
+            radii=torch.cat([found.radii, ends[None]]),
+        )
+
+    def _eigenvectors(self, lowest: Tensor) -> Tensor:
+        """± the two leading eigenvectors, as long as the quadratic model √(2 (c − φ)/λ) is to the lowest level."""
+        pairs = self.leading_pairs(_FEW_LANCZOS if is_large(self.gradient) else _LANCZOS)
+        return eigenvector_starts(pairs, lowest, self.value)
+
+    def _first_length(self, lowest: Tensor, given: Starts) -> Tensor:
+        """How far to look first in a direction about which nothing is known, ``(B,)``.
+
+        As far as the shortest of the given displacements; without any, where the tangent at the origin meets the
+        lowest level, and no farther than the origin's norm.
+        """
+        norm = torch.linalg.vector_norm(self.phi.origin, dim=-1, dtype=torch.float64).clamp_min(1.0)
+        slope = dual_norm(self.gradient * self.gauge.scale, self.gauge.norm)
+        linear = (self.to_search(lowest) - self.height).abs() / slope
+        guess = torch.where(torch.isfinite(linear) & (linear > 0), linear, 1e-3 * norm).minimum(norm)
+        if not len(given):
+            return guess
+        lengths = torch.stack([self.gauge.length(v) for v in given])
+        shortest = torch.where(lengths > 0, lengths, torch.inf).amin(0)
+        return torch.where(torch.isfinite(shortest), shortest, guess)
+
+
+def eigenvector_starts(pairs: Eigenpairs, level: Tensor | float, value: Tensor) -> Tensor:
+    """± eigenvectors with positive eigenvalues, as long as the quadratic model is to the level, ``(2k, B, n)``.
+
+    Where the model gives no length, with a negative eigenvalue or below the minimum, the eigenvector has length 1.
+    """
+    length = torch.sqrt(2 * (level - value[:, None]) / pairs.eigenvalues)
+    length = torch.where(torch.isfinite(length) & (length > 0), length, 1.0)
+    vectors = (pairs.eigenvectors * length[..., None].to(pairs.eigenvectors.dtype)).transpose(0, 1)
+    return torch.cat([vectors, -vectors])

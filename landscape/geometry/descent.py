@@ -3,142 +3,300 @@
 On the unit sphere of directions u, let r(u) be the radius at which the ray from the origin crosses the level.
 With g = ∇ψ at the crossing, moving u by a tangent vector du changes r by dr/r = −g·du / (g·u), so the gradient
 of log r is G = −P g / (g·u), P the projector onto the tangent space. A step of length 1 along −G,
-u ← (u − G)/‖u − G‖ = g/‖g‖, is the fixed-point iteration of Hasofer, Lind, Rackwitz and Fiessler; steps that
-do not shorten r are cut back, and lengths are adapted from the change of G (Barzilai & Borwein 1988).
+u ← (u − G)/‖u − G‖ = g/‖g‖, is the fixed-point iteration of Hasofer, Lind, Rackwitz and Fiessler. Where balls are
+round, steps are quasi-Newton; where they have corners, or displacements are bounded, they follow cutting planes.
 """
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from itertools import combinations
 
 import torch
 from torch import Tensor
 
+from landscape.geometry.approach import Landing
+from landscape.geometry.contest import Contest
+from landscape.geometry.cuts import Cuts, onto_ball, project
+from landscape.geometry.gauge import dot, is_large, norm_of
+from landscape.geometry.quasi_newton import CurvaturePairs
 from landscape.geometry.rays import Rays
 
 # A trial point counts as on the level when ψ misses it by less than this share of the climb; the radius is
 # corrected for the rest to first order.
-_ON_LEVEL = 0.02
-_CORRECTIONS = 3
-# Every so many rounds descents are reviewed: progress below this share ends one, and so does being beaten by this.
-_REVIEW = 5
-_PROGRESS = 1e-4
+_ON_LEVEL = 0.1
+_EXACT = 0.005
+_SECANTS = 2
+# Every so many rounds descents are reviewed: half of the competitors of an origin may stay, unless they are
+# further behind than this; progress below this share ends one.
+_REVIEW = 4
 _HOPELESS = 1.1
-# Bounds of the adapted step; cut back below the last one, a descent has ended at a kink or in rounding noise.
-_LARGEST_STEP = 10.0
-_SMALLEST_STEP = 0.05
+_AT_LEAST = (2, 1)
+_PROGRESS = 1e-3
+_PATIENCE = 2
+# Rays closer than this, relative to their length, at radii closer than this ratio, are on the way to one minimum.
+_SAME_DIRECTION = 0.1
+_SAME_RADIUS = 1.01
+# A descent ends at a kink or in rounding noise when its steps are cut back below this.
 _GIVE_UP_STEP = 0.02
+# Memory of a quasi-Newton descent and of a bundle, in vectors for each ray; all rays together take this many
+# numbers at the most.
+_PAIRS, _CUTS = 6, 8
+_MEMORY = 2**28
+# Updates of the set of coordinates at bounds in a step within a box.
+_UPDATES = 4
+# The largest share by which a step along cutting planes shortens the radius.
+_LARGEST_CUT = 0.3
 
 
 @dataclass(frozen=True)
 class Ends:
     """Where descents ended; radii are accurate to first order in the miss of the level."""
 
-    direction: Tensor  # (R, n) unit, float64
-    radius: Tensor  # (R,)
-    tangent: Tensor  # (R,) tan of the angle between direction and gradient
+    direction: Tensor  # (R, n) of length 1; NaN where there was no start
+    radius: Tensor  # (R,) inf where there was no start
+    growth: Tensor  # (R,) dψ/dr along the ray
+    twin: Tensor  # (R,) the ray that each has merged with, its own number if none
+
+    def take(self, rows: Tensor) -> Ends:
+        """Select rays; those that merged lose their twins."""
+        direction = self.direction[rows]
+        return Ends(
+            direction, self.radius[rows], self.growth[rows], torch.arange(len(direction), device=direction.device)
+        )
+
+    def replaced(self, rows: Tensor, others: Ends) -> Ends:
+        """The same with other ends in some rows."""
+        return Ends(
+            self.direction.index_copy(0, rows, others.direction),
+            self.radius.index_copy(0, rows, others.radius),
+            self.growth.index_copy(0, rows, others.growth),
+            self.twin,
+        )
 
 
-def descend(rays: Rays, direction: Tensor, radius: Tensor, tol: float, budget: int, competition: Tensor) -> Ends:
+def descend(
+    rays: Rays, landing: Landing, tol: float, contest: Contest, most: float = math.inf, at_kinks: bool = False
+) -> Ends:
     """Shorten the rays that reach their level, until the angle to the gradient or the progress is small.
 
     Args:
         rays: R rays.
-        direction: Unit directions to start from, ``(R, n)``.
-        radius: Where each crosses its level, ``(R,)``; inf is left alone.
+        landing: Points near the level to start from.
         tol: Stop at this tangent of the angle between direction and gradient.
-        budget: Gradients per ray at most.
-        competition: Rays with the same number compete; clear losers stop early, ``(R,)``.
+        contest: Rays of one origin compete for its budget; losers stop early.
+        most: Rounds at most.
+        at_kinks: Follow cutting planes, even where balls are round.
     """
-    walk = _Walk(rays, direction, radius, tol)
-    for spent in range(1, budget):
-        if not walk.active.any():
+    walk = (_QuasiNewton if rays.gauge.round and not at_kinks else _CuttingPlanes)(rays, landing, tol)
+    del landing  # the descent goes on from its own vectors
+    walk.merge(contest)
+    walk.review(contest, 1)
+    rounds = 0
+    while rounds < most and walk.active.any():
+        rows = torch.nonzero(walk.active)[:, 0]
+        walk.advance(rows)
+        contest.charge(rows)
+        rounds += 1
+        walk.active &= contest.open
+        if rounds % _REVIEW == 0:
+            walk.merge(contest)
+            walk.review(contest, 1 + rounds // _REVIEW)
+    return Ends(walk.direction, walk.radius, walk.growth, walk.twin)
+
+
+def settle(rays: Rays, direction: Tensor, radius: Tensor, excess: Tensor, growth: Tensor) -> Tensor:
+    """Radius at which rays meet their level, by secant steps from a point nearby; inf where it is not nearby.
+
+    To first order that is r − e/ψ′; at kinks this is too short or too long, so what misses the level by more than
+    ``_EXACT`` of the climb is looked at again, with values only.
+    """
+    before, missed = radius, excess
+    found = radius - excess / growth
+    near = (excess.abs() <= _ON_LEVEL * rays.climb) & (growth > 0)
+    near &= torch.isfinite(found) & (found > radius / 3) & (found < 3 * radius)
+    rows = torch.nonzero(near & (excess.abs() > _EXACT * rays.climb))[:, 0]
+    for _ in range(_SECANTS):
+        if not len(rows):
             break
-        walk.advance()
-        if spent % _REVIEW == 0:
-            walk.review(competition)
-    return Ends(walk.direction, walk.radius, walk.tangent)
+        some = rays.take(rows)
+        now = some.excess(direction[rows], found[rows])
+        slope = (now - missed[rows]) / (found[rows] - before[rows])
+        better = found[rows] - now / slope
+        steady = torch.isfinite(better) & (slope > 0) & (better > 0.5 * found[rows]) & (better < 2 * found[rows])
+        before, missed = before.index_copy(0, rows, found[rows]), missed.index_copy(0, rows, now)
+        found = found.index_copy(0, rows, torch.where(steady, better, torch.inf))
+        rows = rows[steady & (now.abs() > _EXACT * some.climb)]
+    return torch.where(near, found, torch.inf)
 
 
-class _Walk:
+class _Walk(ABC):
     """R descents in lock-step: each round costs every active one a gradient, at its trial point."""
 
-    def __init__(self, rays: Rays, direction: Tensor, radius: Tensor, tol: float) -> None:
+    def __init__(self, rays: Rays, landing: Landing, tol: float) -> None:
         self.rays, self.tol = rays, tol
-        self.direction, self.radius = direction.double().clone(), radius.clone()
-        self.slope = torch.zeros_like(self.direction)  # −G, the tangent vector along which r shrinks
-        self.tangent = torch.full_like(radius, torch.inf)  # ‖G‖
-        self.step = torch.ones_like(radius)
-        self.active = torch.isfinite(radius)
-        self.corrections = torch.zeros_like(radius)
-        self.reviewed = radius.clone()
-        self._measure_start()
-        self.trial_direction, self.trial_radius = self._propose(torch.arange(len(radius), device=radius.device))
-
-    def advance(self) -> None:
-        """Evaluate all trial points; accept, correct or reject each."""
-        rows = torch.nonzero(self.active)[:, 0]
-        some = self.rays.take(rows)
-        u, r = self.trial_direction[rows], self.trial_radius[rows]
-        excess, gradient = some.excess_and_gradient(u, r)
-        radial = (gradient.double() * u).sum(-1)
-        corrected = r - excess / radial
-        usable = torch.isfinite(corrected) & (radial > 0) & (corrected > r / 3) & (corrected < 3 * r)
-        on_level = usable & (excess.abs() <= _ON_LEVEL * (some.target - some.height).abs())
-        shorter = on_level & (corrected < self.radius[rows])
-        self.corrections[rows] += 1
-        correct = usable & ~on_level & (self.corrections[rows] < _CORRECTIONS)
-        self._accept(rows[shorter], u[shorter], corrected[shorter], gradient[shorter], radial[shorter])
-        self.step[rows[~shorter & ~correct]] /= 3
-        self.trial_radius[rows[correct]] = corrected[correct]
-        done = rows[~correct]
-        self.corrections[done] = 0
-        self.trial_direction[done], self.trial_radius[done] = self._propose(done)
-        self.active[done] = (self.tangent[done] > self.tol) & (self.step[done] > _GIVE_UP_STEP)
-
-    def review(self, competition: Tensor) -> None:
-        """Stop descents without progress since the last review, and clear losers of a competition.
-
-        A loser would stay longer than the best even if its level set were the tangent plane.
-        """
-        best = torch.full(
-            (int(competition.max()) + 1,), torch.inf, dtype=self.radius.dtype, device=self.radius.device
+        self.direction, length = rays.gauge.polar(landing.v)
+        self.growth = growth = dot(landing.gradient, self.direction)
+        settled = torch.full_like(length, torch.inf)
+        rows = torch.nonzero(torch.isfinite(growth))[:, 0]
+        settled[rows] = settle(
+            rays.take(rows), self.direction[rows], length[rows], landing.excess[rows], growth[rows]
         )
-        best = best.scatter_reduce(0, competition, self.radius, "amin")
-        promising = self.radius / torch.sqrt(1 + self.tangent**2) <= _HOPELESS * best[competition]
-        self.active &= (self.radius < self.reviewed * (1 - _PROGRESS)) & promising
-        self.reviewed = self.radius.clone()
+        self.active = torch.isfinite(settled)
+        beyond = landing.excess >= 0  # then the level is met on the way, wherever that is
+        self.radius = torch.where(beyond, settled.minimum(length), settled)
+        self.step = torch.ones_like(length)
+        self.promise = self.radius.clone()  # how short a ray may still become
+        self.reviewed = torch.full_like(length, torch.inf)
+        self.twin = torch.arange(len(length), device=length.device)
 
-    def _measure_start(self) -> None:
+    @abstractmethod
+    def advance(self, rows: Tensor) -> None:
+        """Evaluate a trial point of each of the rows; accept it or not."""
+
+    def merge(self, contest: Contest) -> None:
+        """Let rays that have come to the same point go on as one; the first of them does the work.
+
+        Rays are start-major, so that rays of one origin are as many places apart as there are origins.
+        """
+        origins = len(contest.left)
+        for first, second in combinations(range(len(self.radius) // origins), 2):
+            a, b = (torch.arange(origins, device=self.twin.device) + s * origins for s in (first, second))
+            ratio = self.radius[a] / self.radius[b]
+            near = (ratio < _SAME_RADIUS) & (ratio > 1 / _SAME_RADIUS) & (self.twin[a] == a) & (self.twin[b] == b)
+            if not near.any():
+                continue
+            a, b = a[near], b[near]
+            apart = norm_of(self.direction[a] - self.direction[b], 2)
+            same = apart < _SAME_DIRECTION * norm_of(self.direction[a], 2)
+            self.twin[b[same]] = a[same]
+            self.active[b[same]] = False
+        self.twin = self.twin[self.twin]  # whoever had merged with one that merges now follows it
+
+    def review(self, contest: Contest, number: int) -> None:
+        """Stop descents without progress since the last review, and losers of a contest."""
+        running = torch.where(self.active, self.radius, torch.inf)
+        self.active &= contest.rank(running) < (contest.size() >> number).clamp_min(_AT_LEAST[number > 2])
+        self.active &= self.promise <= _HOPELESS * contest.best(self.radius)
+        if number % _PATIENCE == 0:
+            self.active &= self.radius < self.reviewed * (1 - _PROGRESS)
+            self.reviewed = self.radius.clone()
+
+
+def _capacity(like: Tensor, most: int) -> int:
+    """Vectors to remember for each ray; of large ones half as many."""
+    most = most // 2 if is_large(like) else most
+    return max(1, min(most, _MEMORY // max(1, like.numel())))
+
+
+class _QuasiNewton(_Walk):
+    """Descent of log r(u) over the sphere by L-BFGS steps, cut back where they do not shorten r."""
+
+    def __init__(self, rays: Rays, landing: Landing, tol: float) -> None:
+        super().__init__(rays, landing, tol)
+        self.pairs = CurvaturePairs(self.direction, _capacity(self.direction, _PAIRS))
+        self.slope = torch.zeros_like(self.direction)  # −G, the tangent vector along which r shrinks
+        self.move = torch.zeros_like(self.direction)  # the step to try, in the tangent space
         rows = torch.nonzero(self.active)[:, 0]
-        if not len(rows):
-            return
-        u = self.direction[rows]
-        excess, gradient = self.rays.take(rows).excess_and_gradient(u, self.radius[rows])
-        radial = (gradient.double() * u).sum(-1)
-        corrected = self.radius[rows] - excess / radial
-        self.radius[rows] = torch.where((radial > 0) & (corrected > 0), corrected, self.radius[rows])
-        self._set_slope(rows, u, gradient, radial)
-        self.active[rows] = (radial > 0) & (self.tangent[rows] > self.tol)
+        self._set_slope(rows, landing.gradient[rows])
+        self.move[rows] = self.slope[rows]
 
-    def _propose(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def advance(self, rows: Tensor) -> None:
+        some, radius = self.rays.take(rows), self.radius[rows]
+        u, length, growing = self._trial(rows)
+        excess, gradient = some.excess_and_gradient(some.displacement(u, length))
+        growth = dot(gradient, u)
+        corrected = settle(some, u, length, excess, growth)
+        shorter = corrected < radius * (1 - _PROGRESS * growing.clamp(0, 1))
+        self.growth[rows[shorter]] = growth[shorter]
+        if shorter.all():  # copies would cost large models memory
+            self._accept(rows, u, corrected, gradient)
+        else:
+            self._accept(rows[shorter], u[shorter], corrected[shorter], gradient[shorter])
+        self.step[rows] = torch.where(shorter, 1.0, self.step[rows] / 3)
+        self.active[rows] = (self._tangent(rows) > self.tol) & (self.step[rows] > _GIVE_UP_STEP)
+
+    def _trial(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Trial directions, and the radii at which they meet the plane tangent to the level set."""
-        step, slope = self.step[rows], self.slope[rows]
-        moved = self.direction[rows] + step[:, None] * slope
-        length = torch.linalg.vector_norm(moved, dim=-1)
-        return moved / length[:, None], self.radius[rows] * length / (1 + step * self.tangent[rows] ** 2)
+        step, move = self.step[rows], self.move[rows]
+        moved = self.direction[rows] + step[:, None].to(move.dtype) * move
+        length, growing = norm_of(moved, 2), step * dot(self.slope[rows], move)
+        return moved / length[:, None].to(moved.dtype), self.radius[rows] * length / (1 + growing), growing
 
-    def _accept(self, rows: Tensor, u: Tensor, radius: Tensor, gradient: Tensor, radial: Tensor) -> None:
-        """Move, and set the next step to ‖Δu‖² / ⟨Δu, ΔG⟩."""
-        moved, before = u - self.direction[rows], self.slope[rows]
+    def _accept(self, rows: Tensor, u: Tensor, radius: Tensor, gradient: Tensor) -> None:
+        move, before = u - self.direction[rows], self.slope[rows]
         self.direction[rows], self.radius[rows] = u, radius
-        self._set_slope(rows, u, gradient, radial)
-        curvature = (moved * (before - self.slope[rows])).sum(-1)
-        step = (moved * moved).sum(-1) / curvature
-        usable = (curvature > 0) & torch.isfinite(step)
-        self.step[rows] = torch.where(usable, step, 1.5 * self.step[rows]).clamp(_SMALLEST_STEP, _LARGEST_STEP)
+        self._set_slope(rows, gradient)
+        before -= self.slope[rows]
+        self.pairs.add(rows, move, before)
+        del move, before
+        proposal = self.pairs.solve(rows, self.slope[rows])
+        proposal = proposal - dot(proposal, u)[:, None].to(u.dtype) * u
+        downhill = dot(proposal, self.slope[rows])
+        safe = downhill > 1e-3 * norm_of(proposal, 2) * self._tangent(rows)
+        self.move[rows] = torch.where(safe[:, None], proposal, self.slope[rows])
 
-    def _set_slope(self, rows: Tensor, u: Tensor, gradient: Tensor, radial: Tensor) -> None:
-        slope = gradient.double() / radial[:, None] - u
+    def _set_slope(self, rows: Tensor, gradient: Tensor) -> None:
+        u = self.direction[rows]
+        slope = gradient / dot(gradient, u)[:, None].to(u.dtype)
+        slope -= u
         self.slope[rows] = slope
-        self.tangent[rows] = torch.linalg.vector_norm(slope, dim=-1)
+        del u, slope
+        tangent = self._tangent(rows)
+        self.promise[rows] = self.radius[rows] / torch.sqrt(1 + tangent**2)
+        self.active[rows] &= tangent > self.tol
+
+    def _tangent(self, rows: Tensor) -> Tensor:
+        return norm_of(self.slope[rows], 2)
+
+
+class _CuttingPlanes(_Walk):
+    """A bundle method: steps go to the best point that all linear models of ψ near the level allow.
+
+    In the 2-norm that is the shortest displacement. In the others the shortest one is a corner of a ball, far
+    away; so a step goes to the nearest point in a ball that is smaller by a share (the level method of Lemaréchal,
+    Nemirovskii & Nesterov 1995).
+    """
+
+    def __init__(self, rays: Rays, landing: Landing, tol: float) -> None:
+        super().__init__(rays, landing, tol)
+        self.cuts = Cuts(self.direction, _capacity(self.direction, _CUTS))
+        rows = torch.nonzero(self.active)[:, 0]
+        self.cuts.add(rows, landing.v[rows], landing.excess[rows], landing.gradient[rows])
+        self.step *= 1.0 if rays.gauge.norm == 2 else 1 / 3
+        self.least = max(tol**2, 1e-6) / _LARGEST_CUT if rays.gauge.norm != 2 else _GIVE_UP_STEP
+
+    def advance(self, rows: Tensor) -> None:
+        some, radius = self.rays.take(rows), self.radius[rows]
+        v = some.displacement(self.direction[rows], radius)
+        trial = self._trial(rows, some, v)
+        length = some.gauge.length(trial)
+        excess, gradient = some.excess_and_gradient(trial)
+        growth = dot(gradient, trial) / length
+        unit = trial / length[:, None].to(trial.dtype)
+        corrected = settle(some, unit, length, excess, growth)
+        shorter = corrected < radius
+        well = shorter & (radius - corrected > 0.5 * (radius - length))
+        self.cuts.add(rows, trial, excess, gradient)
+        unit, size = some.gauge.polar(some.displacement(unit, torch.where(shorter, corrected, length)))
+        self.direction[rows[shorter]], self.radius[rows[shorter]] = unit[shorter], size[shorter]
+        self.growth[rows[shorter]] = growth[shorter]
+        step = self.step[rows]
+        self.step[rows] = torch.where(well, (2 * step).clamp(max=1), torch.where(shorter, step, step / 3))
+        self.promise[rows] = torch.minimum(self.radius[rows], self.radius[rows] * (1 - _LARGEST_CUT * step))
+        gain = 1 - length / radius
+        self.active[rows] = (self.step[rows] > self.least) & (gain > self.tol**2 / 2 * (some.gauge.norm == 2))
+
+    def _trial(self, rows: Tensor, rays: Rays, v: Tensor) -> Tensor:
+        normal, offset = self.cuts.around(rows, v)
+        step, gauge = self.step[rows], rays.gauge
+        if gauge.norm == 2:
+            target, weights = project(torch.zeros_like(v), normal, offset, gauge.clip, _UPDATES)
+            trial = v + step[:, None].to(v.dtype) * (target - v)
+        else:
+            ball = onto_ball(gauge, self.radius[rows] * (1 - _LARGEST_CUT * step))
+            trial, weights = project(v, normal, offset, ball, 1)
+        self.cuts.mark_active(rows, weights)
+        return trial

@@ -15,7 +15,7 @@ def metric_scale(origin: Tensor, metric: str | Tensor) -> Tensor:
     if isinstance(metric, Tensor):
         scale = _broadcast(metric, origin)
     elif metric == "euclidean":
-        scale = torch.ones((1, origin.shape[1]), dtype=torch.float64, device=origin.device)
+        scale = torch.ones((1, 1), dtype=torch.float64, device=origin.device).expand(1, origin.shape[1])
     elif metric == "elementwise":
         scale = origin.double().abs()
     else:

@@ -8,11 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from landscape.geometry.gauge import Gauge
 from landscape.objectives import Objective
 
 # Accuracy of a crossing, in units of the climb from the origin to the level.
 _TOLERANCE = 1e-7
 _MAX_EVALUATIONS = 60
+# Secant steps from a radius that is nearly right, and how far they may lead, relative to it.
+_MAX_SECANTS = 8
+_NEARBY = 0.1
 
 
 @dataclass
@@ -25,33 +29,44 @@ class Counter:
 
 @dataclass(frozen=True)
 class Rays:
-    """R rays x(r) = origin + r D u from points of an objective, with a level to find on each."""
+    """R rays x(r) = origin + r D u from points of an objective, with a level to find on each.
+
+    Where displacements are bounded, a ray that leaves the bounds goes on along them: v = clip(r u).
+    """
 
     psi: Objective  # search form of φ, R rows
-    scale: Tensor  # (R, n) or (1, n) or (1, 1): the metric D
+    gauge: Gauge  # of R rows
     height: Tensor  # (R,) ψ at the origin
     target: Tensor  # (R,) level of ψ
     counter: Counter
 
-    def point(self, direction: Tensor, radius: Tensor) -> Tensor:
-        """Points at the given radii, ``(R, n), (R,) -> (R, n)``."""
-        return self.psi.origin + (radius[:, None] * direction.double() * self.scale).to(self.psi.origin.dtype)
+    @property
+    def climb(self) -> Tensor:
+        """ψ from the origin to the level, ``(R,)``."""
+        return (self.target - self.height).abs()
+
+    def displacement(self, direction: Tensor, radius: Tensor) -> Tensor:
+        """V at the given radii, ``(R, n), (R,) -> (R, n)``."""
+        return self.gauge.clip(radius[:, None].to(direction.dtype) * direction)
+
+    def point(self, v: Tensor) -> Tensor:
+        """Points x₀ + D v, ``(R, n) -> (R, n)``."""
+        return self.psi.origin + (v * self.gauge.scale).to(self.psi.origin.dtype)
 
     def excess(self, direction: Tensor, radius: Tensor) -> Tensor:
         """ψ − target at the given radii, ``(R,)`` float64; what is not finite counts as NaN."""
         self.counter.values += len(radius)
-        return self.psi.value(self.point(direction, radius)) - self.target
+        return self.psi.value(self.point(self.displacement(direction, radius))) - self.target
 
-    def excess_and_gradient(self, direction: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
-        """ψ − target, and the gradient with respect to D⁻¹x, ``(R,), (R, n)``."""
-        self.counter.gradients += len(radius)
-        value, gradient = self.psi.value_and_grad(self.point(direction, radius))
-        return value - self.target, gradient * self.scale.to(gradient.dtype)
+    def excess_and_gradient(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        """ψ − target, and the gradient with respect to v, ``(R, n) -> (R,), (R, n)``."""
+        self.counter.gradients += len(v)
+        value, gradient = self.psi.value_and_grad(self.point(v))
+        return value - self.target, gradient * self.gauge.scale.to(gradient.dtype)
 
     def take(self, rows: Tensor) -> Rays:
         """Select or repeat rays."""
-        scale = self.scale if len(self.scale) == 1 else self.scale[rows]
-        return Rays(self.psi.take(rows), scale, self.height[rows], self.target[rows], self.counter)
+        return Rays(self.psi.take(rows), self.gauge.take(rows), self.height[rows], self.target[rows], self.counter)
 
 
 def outer_bracket(rays: Rays, direction: Tensor, guess: Tensor, expansions: int = 40) -> Tensor:
@@ -87,6 +102,27 @@ def crossing(rays: Rays, direction: Tensor, upper: Tensor, tolerance: float = _T
             some.height - some.target,
             tolerance * torch.nan_to_num(some.target - some.height, posinf=1.0).abs(),
         )
+    return result
+
+
+def polished(rays: Rays, direction: Tensor, radius: Tensor, tolerance: float = _TOLERANCE) -> Tensor:
+    """Radii at which rays cross their level, by secant steps from radii nearby; inf where they do not arrive."""
+    result = torch.full_like(radius, torch.inf)
+    rows = torch.nonzero(torch.isfinite(radius) & (rays.height < rays.target))[:, 0]
+    before, missed = torch.zeros_like(radius), rays.height - rays.target
+    now = radius.clone()
+    for _ in range(_MAX_SECANTS):
+        if not len(rows):
+            break
+        some, here = rays.take(rows), now[rows]
+        excess = some.excess(direction[rows], here)
+        arrived = excess.abs() <= tolerance * some.climb
+        result[rows[arrived]] = here[arrived]
+        slope = (excess - missed[rows]) / (here - before[rows])
+        following = here - excess / slope
+        steady = ~arrived & (slope > 0) & ((following / radius[rows] - 1).abs() < _NEARBY)
+        before[rows], missed[rows], now[rows] = here, excess, following
+        rows = rows[steady]
     return result
 
 

@@ -2,108 +2,248 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-from landscape.geometry.descent import descend
-from landscape.geometry.rays import Rays, crossing, outer_bracket
+from landscape.geometry.approach import approach
+from landscape.geometry.climb import CLIMBERS, STEPS, climb_out, climb_within
+from landscape.geometry.contest import Contest
+from landscape.geometry.descent import Ends, descend
+from landscape.geometry.gauge import is_large, norm_of, steepest_direction
+from landscape.geometry.rays import Rays, crossing, outer_bracket, polished
+from landscape.geometry.starts import Starts
+from landscape.geometry.turns import search_in_turns
 
-# Starts are compared after a rough descent to this tangent; only those that can still win are refined.
-_ROUGH = 0.1
-# Rough radii are good to about a per cent: what is longer than the shortest by this factor is not refined.
-_WINNING = 1.05
-# Ends closer than this cosine, at radii closer than this ratio, are one local minimum.
-_SAME_DIRECTION = 0.995
-_SAME_RADIUS = 1.01
-# Where to bracket a level first, in units of the radius of the level before.
-_AHEAD = 1.2
-# Accuracy of a crossing from which a descent starts, in units of the climb.
-_LOOSE = 0.02
+# With restarts, the share of the budget that searches from the starts may use. A restart needs some gradients to
+# be worth it; all but the last one end after some rounds, since most is gained in the first.
+_FIRST_SHARE = 0.45
+_WORTH_RESTARTING = 15
+_ROUNDS = 12
+# Gradients that are kept for following kinks at the end, and that one round of climbing takes.
+_POLISHING = 10
+_WORTH_CLIMBING = CLIMBERS * STEPS
+# Ends that are looked at exactly, until one is no longer than it looks to first order, up to this factor.
+_CANDIDATES = 20
+_AS_PROMISED = 1.01
+# A restart averages gradients over so many pairs of opposite points, at so many lengths of the displacement.
+_PAIRS = 2
+_SURROUNDINGS = {1.0: 2.0, 2.0: 4.0, math.inf: 2.0}
+# Numbers in the displacements of rays that are searched together; origins beyond it wait for their turn.
+_TOGETHER = 2**26
 
 
 @dataclass(frozen=True)
-class Starts:
-    """Rays to descend from: unit directions in the metric's coordinates, and radii to bracket at."""
+class Effort:
+    """What a search may cost."""
 
-    direction: Tensor  # (S, B, n) float64; NaN for a start without a direction
-    radius: Tensor  # (S, B)
-    twin: Tensor  # (S, B) index of the start that this one has merged with, its own if none
+    tol: float  # tangent of the angle between displacement and gradient at which a descent stops
+    budget: int  # gradients for each origin and level
+    restarts: int  # searches that begin anew from the best point found
 
 
 @dataclass(frozen=True)
 class Nearest:
-    """Nearest points found on one level set."""
+    """Nearest points found on one level set, and where all searches ended."""
 
-    direction: Tensor  # (B, n) unit, float64
+    direction: Tensor  # (B, n) of length 1
     radius: Tensor  # (B,) inf where the level was not reached
-    ends: Tensor  # (S, B) radii at which the starts ended; inf where one did not reach the level
+    ends: Ends  # of S B rays, start-major
+    radii: Tensor  # (K, B) at which all searches ended, merged ones with their twin; inf where there was none
 
 
-def nearest(rays: Rays, starts: Starts, tol: float, budget: int) -> tuple[Nearest, Starts]:
-    """Descend from all starts; return the nearest points, and the ends as starts for the next level.
+def nearest(rays: Rays, starts: Starts, effort: Effort, generator: Generator) -> Nearest:
+    """Search from all starts, then restart from the best points while the budget lasts.
 
     Args:
         rays: Rays of all starts of all origins, start-major, ``S B`` of them.
-        starts: Where to begin.
-        tol: Tangent of the angle between direction and gradient at which to stop.
-        budget: Gradients per start at most.
+        starts: S displacements to look at first, ``(B, n)``; NaN for a start that is not there.
+        effort: An approach that has begun is ended, even beyond the budget.
+        generator: Of the noise with which restarts look around.
     """
-    count, rows, size = starts.direction.shape
-    competition = torch.arange(rows, device=starts.radius.device).repeat(count)
-    flat = starts.direction.reshape(-1, size)
-    usable = torch.isfinite(flat).all(-1) & _unmerged(starts).reshape(-1) & (rays.height < rays.target)
-    guess = torch.where(usable, starts.radius.reshape(-1), torch.inf)
-    first = crossing(rays, flat, outer_bracket(rays, flat, guess), _LOOSE)
-    rough = descend(rays, flat, first, _ROUGH, budget, competition)
-    merged = _merge(starts, rough.direction.reshape(starts.direction.shape), rough.radius.reshape(count, rows))
-    hopeful = _hopeful(merged).reshape(-1)
-    fine = descend(rays, rough.direction, torch.where(hopeful, rough.radius, torch.inf), tol, budget, competition)
-    radius = torch.where(hopeful, fine.radius, rough.radius).reshape(count, rows)
-    found = _shortest(rays, fine.direction.reshape(count, rows, size), radius)
-    ends = torch.gather(radius, 0, merged.twin)
-    reached = torch.isfinite(merged.radius)
-    onward = torch.where(reached, _AHEAD * merged.radius, starts.radius)
-    return Nearest(*found, ends), replace(merged, radius=onward)
+    count, where = len(starts), rays.height.device
+    origins = len(rays.height) // count
+    first = math.ceil((_FIRST_SHARE if effort.restarts else 1) * effort.budget)
+    left = torch.full((origins,), first, dtype=torch.int64, device=where)
+    contest = Contest(torch.arange(origins, device=where).repeat(count), left)
+    ends, others = _from_starts(rays, starts, effort.tol, contest)
+    ends = _confirmed(rays, ends, origins)
+    alone = replace(contest, number=contest.number[:origins])
+    ends = _rescue(rays, ends, starts, alone, effort.tol)
+    spared = min(_POLISHING, effort.budget // 10)
+    left += effort.budget - first - spared
+    radii = [ends.radius[ends.twin].reshape(-1, origins), others]
+    for number in range(effort.restarts):
+        if not (left >= _WORTH_RESTARTING).any():
+            break
+        rounds = math.inf if number == effort.restarts - 1 else _ROUNDS
+        ends, radius = _restart(rays, ends, alone, effort.tol, rounds, generator)
+        radii.append(radius[None])
+    for _ in range(0 if is_large(rays.psi.origin) else effort.restarts):  # climbers run side by side
+        if not (left >= _WORTH_CLIMBING).any():
+            break
+        ends, radius = _climb(rays, ends, alone, effort.tol, generator)
+        radii.append(radius[None])
+    left += spared
+    ends = _polish(rays, ends, alone, effort.tol)
+    return Nearest(*_shortest(ends, origins), ends, torch.cat(radii))
 
 
-def refine(rays: Rays, direction: Tensor, radius: Tensor, tol: float, budget: int) -> tuple[Tensor, Tensor]:
-    """Descend from one direction for every origin, and end on the level; rays ``(B,)``."""
-    everything = torch.arange(len(radius), device=radius.device)
-    fine = descend(rays, direction, radius, tol, budget, everything)
-    return _shortest(rays, fine.direction[None], fine.radius[None])
+def refine(rays: Rays, direction: Tensor, radius: Tensor, effort: Effort) -> tuple[Tensor, Tensor]:
+    """Descend from one direction for every origin; rays ``(B,)``."""
+    start = rays.displacement(direction, torch.where(torch.isfinite(radius), radius, torch.nan))
+    origins = torch.arange(len(radius), device=radius.device)
+    contest = Contest(origins, torch.full_like(origins, effort.budget))
+    ends = descend(rays, approach(rays, start, contest), effort.tol, contest, _ROUNDS)
+    return on_level(rays, ends.direction, ends.radius)
 
 
-def _shortest(rays: Rays, direction: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
-    """The shortest of ``(S, B)`` radii, made exact on its ray."""
-    best = radius.argmin(0)
-    rows = torch.arange(radius.shape[1], device=radius.device)
-    winner, length = direction[best, rows], radius[best, rows]
+def _from_starts(rays: Rays, starts: Starts, tol: float, contest: Contest) -> tuple[Ends, Tensor]:
+    """Ends of all starts; of large vectors only the best ones, and the radii of the others, ``(K, B)``."""
+    if is_large(rays.psi.origin):
+        return search_in_turns(rays, starts, tol, contest)
+    displacements = torch.stack(list(starts))
+    count, origins, size = displacements.shape
+    everything = torch.arange(count * origins, device=displacements.device).reshape(count, origins)
+    parts, places = [], []
+    for some in everything.split(max(1, _TOGETHER // max(1, count * size)), dim=1):
+        rows, left = some.reshape(-1), contest.left[some[0]]
+        part, competing = rays.take(rows), Contest((rows % origins) - some[0, 0], left)
+        ends = descend(part, approach(part, displacements.reshape(-1, size)[rows], competing), tol, competing)
+        contest.left[some[0]] = left
+        parts.append(replace(ends, twin=rows[ends.twin]))
+        places.append(rows)
+    ends = parts[0] if len(parts) == 1 else _joined(parts, torch.cat(places))
+    return ends, ends.radius.new_empty(0, origins)
+
+
+def _joined(parts: list[Ends], places: Tensor) -> Ends:
+    """One from several, whose rays belong at the given places."""
+    order = torch.argsort(places)
+    columns = ([p.direction for p in parts], [p.radius for p in parts], [p.growth for p in parts])
+    direction, radius, growth = (torch.cat(column)[order] for column in columns)
+    return Ends(direction, radius, growth, torch.cat([p.twin for p in parts])[order])
+
+
+def _rescue(rays: Rays, ends: Ends, starts: Starts, contest: Contest, tol: float) -> Ends:
+    """Climb to the level where no ray through a start has met it."""
+    rows, best = _best_rows(ends, len(contest.left))
     some = rays.take(rows)
-    return winner, crossing(some, winner, outer_bracket(some, winner, 1.001 * length))
+    lost = torch.isinf(best) & (some.height < some.target)
+    if is_large(rays.psi.origin) or not lost.any():
+        return ends
+    return _improve(some, ends, rows, climb_out(some, lost, starts, contest), contest, tol, math.inf)[0]
 
 
-def _unmerged(starts: Starts) -> Tensor:
-    own = torch.arange(len(starts.twin), device=starts.twin.device)[:, None]
-    return starts.twin == own
+def _restart(
+    rays: Rays, ends: Ends, contest: Contest, tol: float, rounds: float, generator: Generator
+) -> tuple[Ends, Tensor]:
+    """Search once more from each origin's best end, led by gradients averaged over its wide surroundings.
+
+    The average smooths kinks and small dents away (randomised smoothing, Duchi et al. 2012), so that its descent
+    ends in another, usually deeper, local minimum. What is shorter replaces the best end. Returns the radii, too.
+    """
+    rows, best = _best_rows(ends, len(contest.left))
+    some = rays.take(rows)
+    usable = torch.isfinite(best) & (contest.left >= _WORTH_RESTARTING)
+    v = some.displacement(ends.direction[rows], torch.where(usable, best, torch.nan))
+    return _improve(some, ends, rows, _smoothed(some, v, contest, generator), contest, tol, rounds)
 
 
-def _merge(starts: Starts, direction: Tensor, radius: Tensor) -> Starts:
-    """Let starts that ended at the same point go on as one; the first of them does the work."""
-    twin = starts.twin.clone()
-    for later in range(1, len(direction)):
-        for earlier in range(later):
-            same = (direction[later] * direction[earlier]).sum(-1) > _SAME_DIRECTION
-            ratio = radius[later] / radius[earlier]
-            same &= (ratio < _SAME_RADIUS) & (ratio > 1 / _SAME_RADIUS)
-            same &= (twin[later] == later) & (twin[earlier] == earlier)
-            twin[later] = torch.where(same, earlier, twin[later])
-    # Whoever had merged with a start that merges now follows it.
-    twin = torch.gather(twin, 0, twin)
-    return Starts(direction, radius, twin)
+def _climb(rays: Rays, ends: Ends, contest: Contest, tol: float, generator: Generator) -> tuple[Ends, Tensor]:
+    """Look for points above the level nearer than each origin's best end, and search once more from there."""
+    rows, best = _best_rows(ends, len(contest.left))
+    some = rays.take(rows)
+    radius = torch.where(contest.left >= _WORTH_CLIMBING, best, torch.inf)
+    return _improve(some, ends, rows, climb_within(some, radius, contest, generator), contest, tol, math.inf)
 
 
-def _hopeful(starts: Starts) -> Tensor:
-    shortest = starts.radius.amin(0)
-    return _unmerged(starts) & torch.isfinite(starts.radius) & (starts.radius <= _WINNING * shortest)
+def _polish(rays: Rays, ends: Ends, contest: Contest, tol: float) -> Ends:
+    """Follow kinks from the best ends by cutting planes, as quasi-Newton steps cannot."""
+    rows, best = _best_rows(ends, len(contest.left))
+    some = rays.take(rows)
+    v = some.displacement(ends.direction[rows], torch.where(contest.open, best, torch.nan))
+    return _improve(some, ends, rows, v, contest, tol, _POLISHING, at_kinks=True)[0]
+
+
+def _improve(
+    rays: Rays,
+    ends: Ends,
+    rows: Tensor,
+    start: Tensor,
+    contest: Contest,
+    tol: float,
+    rounds: float,
+    at_kinks: bool = False,
+) -> tuple[Ends, Tensor]:
+    """Search from new starts ``(B, n)``; what is shorter replaces the ends in ``rows``. Returns the radii, too."""
+    found = descend(rays, approach(rays, start, contest), tol, contest, rounds, at_kinks)
+    direction, radius = on_level(rays, found.direction, found.radius)
+    found = replace(found, direction=direction, radius=radius)
+    shorter = radius < ends.radius[rows]
+    return ends.replaced(rows[shorter], found.take(shorter)), radius
+
+
+def _confirmed(rays: Rays, ends: Ends, origins: int) -> Ends:
+    """Ends of which each origin's best is exactly on its level.
+
+    A hill that ends just below the level looks, to first order, as if it met it.
+    """
+    due = torch.arange(origins, device=ends.radius.device)
+    for _ in range(_CANDIDATES):
+        rows, best = (x[due] for x in _best_rows(ends, origins))
+        direction, exact = on_level(rays.take(rows), ends.direction[rows], best)
+        ends = ends.replaced(rows, replace(ends.take(rows), direction=direction, radius=exact))
+        due = due[exact > _AS_PROMISED * best]
+        if not len(due):
+            break
+    return ends
+
+
+def _smoothed(rays: Rays, v: Tensor, contest: Contest, generator: Generator) -> Tensor:
+    """Displacements as long as ``v`` along the mean unit gradient around it, ``(R, n)``."""
+    rows = torch.nonzero(torch.isfinite(v).all(-1))[:, 0]
+    some, centre = rays.take(rows), v[rows]
+    spread = _SURROUNDINGS[rays.gauge.norm] * norm_of(centre, 2) / math.sqrt(v.shape[1])
+    total = torch.zeros_like(centre)
+    for _ in range(_PAIRS):
+        noise = torch.randn(centre.shape, generator=generator, dtype=torch.float32).to(centre)
+        for side in (spread, -spread):
+            _, gradient = some.excess_and_gradient(
+                some.gauge.clip(centre + side[:, None].to(centre.dtype) * noise)
+            )
+            contest.charge(rows)
+            total += torch.nan_to_num(gradient / norm_of(gradient, 2)[:, None].to(gradient.dtype))
+    unit, _ = some.gauge.polar(steepest_direction(total, rays.gauge.norm))
+    result = torch.full_like(v, torch.nan)
+    result[rows] = some.displacement(unit, some.gauge.length(centre))
+    return result
+
+
+def _best_rows(ends: Ends, origins: int) -> tuple[Tensor, Tensor]:
+    """Each origin's ray with the shortest radius, and that radius, ``(B,), (B,)``."""
+    best, choice = ends.radius.reshape(-1, origins).min(0)
+    return choice * origins + torch.arange(origins, device=choice.device), best
+
+
+def _shortest(ends: Ends, origins: int) -> tuple[Tensor, Tensor]:
+    """Direction and radius of each origin's shortest ray."""
+    rows, radius = _best_rows(ends, origins)
+    return ends.direction[rows], radius
+
+
+def on_level(rays: Rays, direction: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
+    """The points of rays that are exactly on their level, from radii nearby; inf where there is none.
+
+    Secant steps first; where they do not arrive, the level is bracketed.
+    """
+    exact = polished(rays, direction, radius)
+    rows = torch.nonzero(torch.isinf(exact) & torch.isfinite(radius))[:, 0]
+    if len(rows):
+        some = rays.take(rows)
+        exact[rows] = crossing(some, direction[rows], outer_bracket(some, direction[rows], 1.001 * radius[rows]))
+    found = torch.isfinite(exact)
+    unit, length = rays.gauge.polar(rays.displacement(direction, torch.where(found, exact, 0.0)))
+    return torch.where(found[:, None], unit, direction), torch.where(found, length, torch.inf)

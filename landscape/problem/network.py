@@ -16,11 +16,15 @@ def ravel(model: nn.Module) -> Tensor:
     return torch.cat([p.detach().reshape(-1) for p in model.parameters()])
 
 
+def parameter_views(model: nn.Module, vector: Tensor) -> dict[str, Tensor]:
+    """Named views of a parameter vector ``(n,)``."""
+    parts = vector.split([p.numel() for p in model.parameters()])
+    return {name: part.reshape(p.shape) for (name, p), part in zip(model.named_parameters(), parts, strict=True)}
+
+
 def unravel(model: nn.Module, vector: Tensor) -> dict[str, Tensor]:
-    """Named views of a parameter vector ``(n,)``; convolution kernels in channels-last order for speed."""
-    sizes = [p.numel() for p in model.parameters()]
-    parts = zip(model.named_parameters(), vector.split(sizes), strict=True)
-    return {name: channels_last(part.reshape(p.shape)) for (name, p), part in parts}
+    """Named parameters from a vector ``(n,)``; convolution kernels in channels-last order for speed."""
+    return {name: channels_last(part) for name, part in parameter_views(model, vector).items()}
 
 
 def detached(model: nn.Module) -> dict[str, Tensor]:

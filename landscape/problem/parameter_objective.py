@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Literal, overload
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from landscape.objectives import HessianVectorProduct, Objective, linearize_grad
 from landscape.problem.log_objective import LogObjective
 from landscape.problem.losses import POSITIVE_LOSSES, loss_by_name
 from landscape.problem.network import channels_last, check_problem, ravel, unravel
+from landscape.problem.sample_objective import SampleParameterObjective
 
 # Samples per forward pass: large enough to keep two cores busy, small enough for a few hundred MB.
 CHUNK = 2000
@@ -33,13 +35,19 @@ class ParameterObjective:
 
     def value(self, z: Tensor) -> Tensor:
         """φ at each row, summed over samples in float64, ``(B, n) -> (B,)``."""
+        values = torch.empty(len(z), dtype=torch.float64, device=z.device)
         with torch.no_grad():
-            return torch.stack([self._row_value(row) for row in z])
+            for i, row in enumerate(z):
+                values[i] = self._row_value(row)
+        return values
 
     def value_and_grad(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """φ and ∇φ at each row, ``(B, n) -> (B,), (B, n)``."""
-        values, gradients = zip(*(self._row_value_and_grad(row) for row in z), strict=True)
-        return torch.stack(values), torch.stack(gradients)
+        values = torch.empty(len(z), dtype=torch.float64, device=z.device)
+        gradients = z.new_zeros(z.shape)
+        for i, row in enumerate(z):
+            values[i] = self._add_gradient(row, gradients[i])
+        return values, gradients
 
     def linearize(self, z: Tensor) -> HessianVectorProduct:
         """Hessian-vector product of every row at ``z``."""
@@ -52,6 +60,8 @@ class ParameterObjective:
 
     def take(self, rows: Tensor) -> ParameterObjective:
         """Select or repeat rows; all rows are the same function."""
+        if len(self.origin) == 1:  # a view: with millions of parameters copies would fill the memory
+            return replace(self, origin=self.origin.expand(len(rows), -1))
         return replace(self, origin=self.origin[rows])
 
     def search_form(self) -> tuple[Objective, Callable[[Tensor], Tensor]]:
@@ -71,15 +81,16 @@ class ParameterObjective:
         total = sum(self._losses(row, x, y).double().sum() for x, y in self._chunks())
         return torch.as_tensor(total) / len(self.y)
 
-    def _row_value_and_grad(self, row: Tensor) -> tuple[Tensor, Tensor]:
-        value, gradient = torch.zeros((), dtype=torch.float64, device=row.device), torch.zeros_like(row)
+    def _add_gradient(self, row: Tensor, gradient: Tensor) -> Tensor:
+        """Add ∇φ to ``gradient`` in place, which spares large models a vector; returns φ."""
+        value = torch.zeros((), dtype=torch.float64, device=row.device)
         for x, y in self._chunks():
             with torch.enable_grad():
                 point = row.detach().requires_grad_()
                 losses = self._losses(point, x, y)
                 gradient += torch.autograd.grad(losses.sum() / len(self.y), point)[0]
             value += losses.detach().double().sum()
-        return value / len(self.y), gradient
+        return value / len(self.y)
 
     def _row_product(self, row: Tensor) -> HessianVectorProduct:
         def mean_loss(x: Tensor, y: Tensor) -> Callable[[Tensor], Tensor]:
@@ -103,21 +114,42 @@ class ParameterObjective:
         return apply
 
 
+@overload
 def parameter_objective(
-    model: nn.Module, x: Tensor, y: Tensor, loss: str = "cross_entropy", chunk: int = CHUNK
-) -> ParameterObjective:
-    """Objective over θ: φ(θ) = 1/N Σ_i loss(f(x_i; θ), y_i), evaluated in chunks of ``chunk`` samples.
+    model: nn.Module, x: Tensor, y: Tensor, loss: str = ..., chunk: int = ..., per_sample: Literal[False] = ...
+) -> ParameterObjective: ...
+
+
+@overload
+def parameter_objective(
+    model: nn.Module, x: Tensor, y: Tensor, loss: str = ..., chunk: int = ..., *, per_sample: Literal[True]
+) -> SampleParameterObjective: ...
+
+
+def parameter_objective(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    loss: str = "cross_entropy",
+    chunk: int = CHUNK,
+    per_sample: bool = False,
+) -> ParameterObjective | SampleParameterObjective:
+    """Objective over θ: φ(θ) = 1/N Σ_i loss(f(x_i; θ), y_i), or with ``per_sample`` one row φ_i(θ) a sample.
 
     Args:
         model: Its parameters are the origin, ``(1, n)`` in ``named_parameters()`` order; never changed.
         x: Inputs ``(N, …)``.
         y: Labels ``(N,)``.
         loss: A name of `landscape.problem.losses`.
-        chunk: Samples in one forward pass; memory does not grow with N.
+        chunk: Samples in one forward pass; memory does not grow with N. Per sample, the number of rows that go
+            together follows from n instead.
+        per_sample: φ_i(θ) = loss(f(x_i; θ), y_i), N rows with the origin ``(N, n)``.
 
     Raises:
         ObjectiveError: If shapes disagree, or the model is in train mode with dropout or batch norm.
 
     """
     check_problem(model, x, y, loss)
+    if per_sample:
+        return SampleParameterObjective(model, x, y, loss, ravel(model))
     return ParameterObjective(model, channels_last(x), y, loss, ravel(model)[None], chunk)

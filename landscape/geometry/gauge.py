@@ -1,0 +1,134 @@
+"""How far a displacement goes: metric, norm and bounds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from landscape.errors import ConfigurationError
+
+NORMS = (1.0, 2.0, math.inf)
+_DUAL = {1.0: math.inf, 2.0: 2.0, math.inf: 1.0}
+
+# From so many variables on, memory is counted in vectors: starts are searched in turns, and less is remembered.
+LARGE = 2**19
+# Of large vectors, so many numbers at a time are looked at in float64.
+_BLOCK = 2**16
+
+Box = tuple[float | Tensor, float | Tensor]
+
+
+def is_large(vectors: Tensor) -> bool:
+    """Whether vectors ``(…, n)`` are so long that only few should be held."""
+    return vectors.shape[-1] >= LARGE
+
+
+def blocks(vectors: Tensor) -> tuple[Tensor, ...]:
+    """Large vectors ``(…, n)`` in pieces ``(…, m)``, so that a copy in float64 is small; others as they are."""
+    return vectors.split(_BLOCK, -1) if is_large(vectors) else (vectors,)
+
+
+def dot(first: Tensor, second: Tensor) -> Tensor:
+    """Inner products of rows, accumulated in float64, ``(…, n), (…, n) -> (…)``."""
+    parts = [(a * b).sum(-1, dtype=torch.float64) for a, b in zip(blocks(first), blocks(second), strict=True)]
+    return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
+
+
+def norm_of(vectors: Tensor, norm: float) -> Tensor:
+    """‖v‖ of rows in the 1-, 2- or ∞-norm, accumulated in float64, ``(…, n) -> (…)``."""
+    parts = [torch.linalg.vector_norm(v, ord=norm, dim=-1, dtype=torch.float64) for v in blocks(vectors)]
+    length: Tensor = torch.stack(parts)
+    return length[0] if len(parts) == 1 else torch.linalg.vector_norm(length, ord=norm, dim=0)
+
+
+def dual_norm(vectors: Tensor, norm: float) -> Tensor:
+    """The dual norm max {g·v : ‖v‖ = 1} of rows, ``(…, n) -> (…)``."""
+    return norm_of(vectors, _DUAL[norm])
+
+
+def check_norm(norm: float) -> float:
+    """The norm as a float.
+
+    Raises:
+        ConfigurationError: Unless it is 1, 2 or infinity.
+    """
+    if norm not in NORMS:
+        raise ConfigurationError(f"norm = {norm} is unknown; choose 1, 2 or infinity (math.inf).")
+    return float(norm)
+
+
+def steepest_direction(gradient: Tensor, norm: float) -> Tensor:
+    """Where a linear function with this gradient grows fastest, argmax {g·v : ‖v‖ = 1}, up to length."""
+    if norm == 2:
+        return gradient
+    if norm == 1:
+        return gradient * functional.one_hot(gradient.abs().argmax(-1), gradient.shape[-1])
+    return gradient.sign()
+
+
+@dataclass(frozen=True)
+class Gauge:
+    """Points are x = x₀ + D v; the distance of x from x₀ is ‖v‖, and v may be bounded."""
+
+    scale: Tensor  # (1 or R, n) the metric D
+    norm: float
+    lower: Tensor | None = None  # (R, n) bounds of v
+    upper: Tensor | None = None
+
+    @property
+    def round(self) -> bool:
+        """Whether balls are round and nothing is bounded."""
+        return self.norm == 2 and self.lower is None
+
+    def length(self, v: Tensor) -> Tensor:
+        """‖v‖, ``(R, n) -> (R,)``."""
+        return norm_of(v, self.norm)
+
+    def clip(self, v: Tensor) -> Tensor:
+        """The nearest displacement within the bounds."""
+        if self.lower is None or self.upper is None:
+            return v
+        return torch.minimum(torch.maximum(v, self.lower), self.upper)
+
+    def polar(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Direction of length 1 and length of ``v``, ``(…, n) -> (…, n), (…)``; NaN for the zero vector."""
+        length = self.length(v)
+        return v / torch.where(length > 0, length, torch.nan).to(v.dtype)[..., None], length
+
+    def take(self, rows: Tensor) -> Gauge:
+        """Select or repeat rows."""
+        scale = self.scale if len(self.scale) == 1 else self.scale[rows]
+        if self.lower is None or self.upper is None:
+            return Gauge(scale, self.norm)
+        return Gauge(scale, self.norm, self.lower[rows], self.upper[rows])
+
+
+def make_gauge(origin: Tensor, scale: Tensor, norm: float, box: Box | None) -> Gauge:
+    """Gauge of displacements from ``origin``, ``(B, n)``; a box (lower, upper) bounds x, not v.
+
+    Raises:
+        ConfigurationError: If the norm is unknown, or the box does not hold the origin.
+    """
+    norm = check_norm(norm)
+    # One number for all variables, seen as a vector, stays one number.
+    scale = scale[:, :1].to(origin.dtype).expand_as(scale) if not scale.stride(-1) else scale.to(origin.dtype)
+    if box is None:
+        return Gauge(scale, norm)
+    try:
+        low, high = (torch.as_tensor(b, dtype=origin.dtype, device=origin.device).expand_as(origin) for b in box)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ConfigurationError(
+            f"the box does not fit origins of shape {tuple(origin.shape)}: pass a pair (lower, upper) "
+            "of numbers or tensors."
+        ) from error
+    if not ((low <= origin) & (origin <= high)).all():
+        raise ConfigurationError(
+            "the origin lies outside the box: pass bounds that hold it, or no box if inputs are scaled otherwise."
+        )
+    free = scale > 0
+    lower, upper = (torch.where(free, (b - origin) / torch.where(free, scale, 1.0), 0.0) for b in (low, high))
+    return Gauge(scale, norm, lower, upper)
