@@ -3,165 +3,164 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import click
 
 from . import options
-from .output import note, print_json, print_table
+from .output import note
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from landscape.geometry.eigenpairs import Eigenpairs
-    from landscape.geometry.level_sets import LevelSetDistance
-    from landscape.problem.parameter_objective import ParameterObjective
+# Samples in θ and in X: of one measurement, and of a curve, which takes many more searches.
+_SAMPLES, _CURVE_SAMPLES = (2000, 100), (400, 40)
+_NORMS = {"1": 1.0, "2": 2.0, "inf": math.inf}
+_METRICS = ("euclidean", "elementwise", "filter", "layer")
+# Options that a curve does not take, with their defaults.
+_NOT_WITH_CURVE = {
+    "metric": "euclidean",
+    "biases": True,
+    "theta_norm": "2",
+    "x_norm": "2",
+    "box": False,
+    "joint": False,
+    "per_sample": 0,
+    "certify": 0,
+}
 
 
 @click.command(name="width")
-@options.snapshot
+@click.option(
+    "--snapshot",
+    "runs",
+    required=True,
+    multiple=True,
+    metavar="RUN",
+    help="The run to look at; with --curve, repeat it for several.",
+)
+@options.at
 @options.levels
-@click.option("--samples", type=options.SIZE, default=2000, help="Training samples in the loss over θ.")
-@click.option("--x-samples", type=options.SIZE, default=100, help="Test samples whose distance is searched.")
+@click.option(
+    "--samples",
+    type=options.SIZE,
+    default=None,
+    show_default=f"{_SAMPLES[0]}; {_CURVE_SAMPLES[0]} with --curve",
+    help="Training samples in the loss over θ.",
+)
+@click.option(
+    "--x-samples",
+    type=options.SIZE,
+    default=None,
+    show_default=f"{_SAMPLES[1]}; {_CURVE_SAMPLES[1]} with --curve",
+    help="Test samples whose distance is searched.",
+)
+@click.option(
+    "--metric",
+    type=click.Choice(_METRICS),
+    default="euclidean",
+    help="Metric on θ; elementwise, in units of |θ|, does not see ReLU rescaling.",
+)
+@click.option("--biases/--no-biases", default=True, help="Whether biases may move.")
+@click.option("--theta-norm", type=click.Choice(tuple(_NORMS)), default="2", help="Norm in θ.")
+@click.option("--x-norm", type=click.Choice(tuple(_NORMS)), default="2", help="Norm in X.")
+@click.option("--box/--no-box", default=False, help="Whether images stay in [0, 1].")
+@click.option("--joint", is_flag=True, help="Also search the whole matrix X with the mean loss.")
+@click.option(
+    "--per-sample",
+    type=click.IntRange(0),
+    default=0,
+    help="Images for which the distance in θ of their own loss is searched.",
+)
+@click.option(
+    "--certify", type=click.IntRange(0), default=0, help="Images that get a certified lower bound of d_X."
+)
 @click.option(
     "--tol", type=options.Positive(), default=1e-2, help="Angle to the gradient at which a search stops."
+)
+@click.option(
+    "--curve",
+    is_flag=True,
+    help="Trace d(c), w(c) and worst-case sharpness over many levels and radii, and draw them.",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=None,
+    show_default="curves",
+    help="With --curve: folder for curve-RUN.json and the figure.",
 )
 @options.seed
 @options.device
 @options.threads
 @options.as_json
 def command(
-    run: str,
+    runs: tuple[str, ...],
     at: str,
     levels: tuple[float, ...],
-    samples: int,
-    x_samples: int,
+    samples: int | None,
+    x_samples: int | None,
     tol: float,
+    curve: bool,
+    output: Path | None,
     seed: int,
     device: str,
     threads: int | None,
     as_json: bool,
+    **geometry: Any,
 ) -> None:
     """Measure d(c) and the width w(c) = d(c) / (c − φ*) in parameters, and per image in inputs.
 
     Every distance is that of a point found on the level set: an upper bound, with its evidence beside it.
+    With --curve, many levels are measured, and worst-case sharpness at many radii, in one figure for all
+    snapshots. A curve is kept as soon as it is traced, and the same command goes on where it was interrupted.
 
     \b
-    Example:
+    Examples:
       landscape width --snapshot embedded:runs/sgd_lr0.05_b16_seed0 --level ln2
+      landscape width --snapshot embedded:runs/sgd_lr0.05_b16_seed0 --x-norm inf --box --certify 5
+      landscape width --snapshot embedded:runs/sgd_lr0.05_b16_seed0 --curve --output curves
     """
-    from .problem import identity, load
+    _check_usage(runs, curve, output, geometry)
+    sizes = _CURVE_SAMPLES if curve else _SAMPLES
+    samples, x_samples = samples or sizes[0], x_samples or sizes[1]
+    if curve:
+        from .curve import curves, settings
 
-    snapshot, problem = load(run, at, device, threads)
-    from landscape.geometry.eigenpairs import top_eigenpairs
-    from landscape.study.measure import (
-        EIGENVECTOR_STARTS,
-        MeasureConfig,
-        theta_distance,
-        theta_objective,
-        x_distance,
-        x_objective,
-    )
-
-    config = MeasureConfig(levels=levels, theta_samples=samples, x_samples=x_samples, seed=seed, tol=tol)
-    theta = theta_objective(problem, samples, seed)
-    note("curvature over θ …")
-    pairs = top_eigenpairs(theta, EIGENVECTOR_STARTS + 1, "BE", config.eigen_tol, seed)
-    note("distances over θ …")
-    found_theta = theta_distance(theta, pairs, config)
-    note("distances over X …")
-    found_x = x_distance(problem, x_objective(problem, x_samples, seed), config)
-    minimum = _minimum(theta, pairs)
-    if as_json:
-        inputs = {"snapshot": identity(snapshot), "levels": levels, "samples": samples, "x_samples": x_samples}
-        results = {
-            "minimum": minimum,
-            "theta": _theta_rows(found_theta, minimum),
-            "x": _x_results(found_x),
-            "cost": {"theta": _cost(found_theta), "x": _cost(found_x)},
-        }
-        print_json("width", inputs | {"seed": seed, "tol": tol}, results)
+        config = settings(levels, samples, x_samples, seed, tol)
+        curves(runs, at, config, output or Path("curves"), device, threads, as_json)
         return
-    click.echo("  ".join(f"{name} {value:.4g}" for name, value in minimum.items()))
-    _print_rows("\nparameters θ", _theta_rows(found_theta, minimum))
-    _print_rows(f"\ninputs X, over {x_samples} images", _x_rows(found_x))
+    from landscape.study.widths import WidthConfig, measure_widths
+
+    from .problem import identity, load
+    from .widths import print_widths, print_widths_json
+
+    chosen = WidthConfig(
+        levels=levels,
+        theta_samples=samples,
+        x_samples=x_samples,
+        seed=seed,
+        tol=tol,
+        metric=geometry["metric"],
+        biases=geometry["biases"],
+        theta_norm=_NORMS[geometry["theta_norm"]],
+        x_norm=_NORMS[geometry["x_norm"]],
+        box=geometry["box"],
+        joint=geometry["joint"],
+        per_sample=geometry["per_sample"],
+        certified=geometry["certify"],
+    )
+    snapshot, problem = load(runs[0], at, device, threads)
+    found = measure_widths(problem, chosen, lambda text: note(f"{text} …"))
+    if as_json:
+        print_widths_json(found, chosen, identity(snapshot))
+    else:
+        print_widths(found, chosen)
 
 
-def _minimum(theta: ParameterObjective, pairs: Eigenpairs) -> dict[str, float]:
-    """How far the snapshot is from a minimum."""
-    value, gradient = theta.value_and_grad(theta.origin)
-    return {
-        "loss": value[0].item(),
-        "gradient_norm": gradient.double().norm().item(),
-        "largest_eigenvalue": pairs.eigenvalues[0, 0].item(),
-        "smallest_eigenvalue": pairs.eigenvalues[0, -1].item(),
-    }
-
-
-def _print_rows(title: str, rows: list[dict[str, Any]]) -> None:
-    click.echo(title)
-    print_table(list(rows[0]), [list(row.values()) for row in rows])
-
-
-def _theta_rows(found: LevelSetDistance, minimum: dict[str, float]) -> list[dict[str, Any]]:
-    from landscape.geometry.level_sets import width
-    from landscape.study.columns import level_label
-    from landscape.study.measure import flag, quadratic_distance
-
-    widths = width(found)
-    return [
-        {
-            "c": level_label(c),
-            "d": found.distance[0, i].item(),
-            "w": widths[0, i].item() if found.reached[0, i] else math.nan,
-            "quadratic_d": quadratic_distance(c, minimum["loss"], minimum["largest_eigenvalue"]),
-            "level_error": found.level_error[0, i].item(),
-            "angle": found.angle[0, i].item(),
-            "spread": found.spread[0, i].item(),
-            "agreement": found.agreement[0, i].item(),
-            "flag": flag(found, 0, i),
-        }
-        for i, c in enumerate(found.levels.tolist())
-    ]
-
-
-def _x_rows(found: LevelSetDistance) -> list[dict[str, Any]]:
-    from landscape.geometry.level_sets import width
-    from landscape.study.columns import level_label
-
-    widths = width(found)
-    rows = []
-    for i, c in enumerate(found.levels.tolist()):
-        reached = found.reached[:, i]
-        rows.append(
-            {
-                "c": level_label(c),
-                "d_q10": _quantile(found.distance[reached, i], 0.1),
-                "d_median": _quantile(found.distance[reached, i], 0.5),
-                "d_q90": _quantile(found.distance[reached, i], 0.9),
-                "w_median": _quantile(widths[reached, i], 0.5),
-                "angle_median": _quantile(found.angle[reached, i], 0.5),
-                "reached": int(reached.sum()),
-                "below_minimum": int(found.below_minimum[:, i].sum()),
-            }
-        )
-    return rows
-
-
-def _x_results(found: LevelSetDistance) -> dict[str, Any]:
-    return {
-        "summary": _x_rows(found),
-        "loss": found.value,
-        "distance": found.distance,
-        "level_error": found.level_error,
-        "angle": found.angle,
-    }
-
-
-def _cost(found: LevelSetDistance) -> dict[str, float]:
-    """What a search took, for each point that it started at."""
-    return {"num_gradients": found.num_gradients, "num_values": found.num_values}
-
-
-def _quantile(values: Tensor, q: float) -> float:
-    return values.quantile(q).item() if len(values) else math.nan
+def _check_usage(runs: tuple[str, ...], curve: bool, output: Path | None, geometry: dict[str, Any]) -> None:
+    if not curve and len(runs) > 1:
+        raise click.BadParameter("only --curve takes several snapshots.", param_hint="--snapshot")
+    if not curve and output is not None:
+        raise click.BadParameter("only --curve writes files.", param_hint="--output")
+    for name, default in _NOT_WITH_CURVE.items():
+        if curve and geometry[name] != default:
+            raise click.BadParameter("not with --curve.", param_hint=f"--{name.replace('_', '-')}")

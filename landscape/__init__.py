@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from landscape.geometry.level_sets import LevelSetDistance as LevelSetDistance
     from landscape.geometry.level_sets import level_set_distance as level_set_distance
     from landscape.geometry.level_sets import width as width
+    from landscape.geometry.sharpness import WorstCaseSharpness as WorstCaseSharpness
+    from landscape.geometry.sharpness import worst_case_sharpness as worst_case_sharpness
     from landscape.objectives import Objective as Objective
     from landscape.objectives import objective as objective
     from landscape.problem.input_objective import input_objective as input_objective
@@ -33,6 +35,7 @@ _HOMES = {
     "Objective": "objectives",
     "Snapshot": "snapshots",
     "TrainingConfig": "training.config",
+    "WorstCaseSharpness": "geometry.sharpness",
     "correlate": "study.correlate",
     "fgsm": "robustness.fgsm",
     "input_objective": "problem.input_objective",
@@ -45,6 +48,7 @@ _HOMES = {
     "top_eigenpairs": "geometry.eigenpairs",
     "train": "training.loop",
     "width": "geometry.level_sets",
+    "worst_case_sharpness": "geometry.sharpness",
 }
 
 __version__ = "0.1.0"

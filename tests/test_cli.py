@@ -124,11 +124,33 @@ def test_width_json_holds_distances_evidence_and_flags(invoke: Invoke) -> None:
     result = invoke("width", "--snapshot", RUN, *arguments)
     theta = json.loads(result.stdout)["results"]["theta"]
     assert result.exit_code == 0
-    assert theta[0]["flag"] == "below_minimum"
+    assert theta[0]["grade"] == "below_minimum"
     assert theta[0]["d"] is None
-    assert theta[1]["flag"] == "ok"
+    assert theta[1]["grade"] in ("strong", "fair", "weak")
     assert theta[1]["w"] == pytest.approx(theta[1]["d"] / (0.6931471805599453 - _minimum(result)))
     assert theta[1]["level_error"] <= 1e-4
+
+
+def test_width_in_every_geometry(invoke: Invoke) -> None:
+    few = ("--samples", "100", "--x-samples", "2", "--level", "ln2", "--json")
+    geometry = ("--x-norm", "inf", "--box", "--metric", "filter", "--no-biases", "--theta-norm", "inf")
+    result = invoke("width", "--snapshot", RUN, *few, *geometry, "--joint", "--per-sample", "2", "--certify", "1")
+    results = json.loads(result.stdout)["results"]
+    assert result.exit_code == 0
+    assert set(results) == {"minimum", "theta", "x", "joint", "per_sample", "certified", "cost"}
+    assert 0 < results["certified"]["distance"][0][0] <= results["x"]["distance"][0][0]
+    assert results["joint"]["distance"][0][0] > 0
+    assert len(results["per_sample"]["distance"]) == 2
+    table = invoke("width", "--snapshot", RUN, *few[:-1], *geometry).stdout
+    assert "no lower bound in θ is known" in table
+    assert "∞-norm in [0, 1]" in table
+
+
+def test_width_refuses_geometry_with_curves_and_too_many_images(invoke: Invoke) -> None:
+    curve = invoke("width", "--snapshot", RUN, "--curve", "--x-norm", "inf")
+    assert (curve.exit_code, "not with --curve" in curve.stderr) == (2, True)
+    many = invoke("width", "--snapshot", RUN, "--x-samples", "2", "--certify", "3")
+    assert (many.exit_code, "measure more images" in many.stderr) == (1, True)
 
 
 def _minimum(result: Result) -> float:
