@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ENVIRONMENT := $(VENV)/.complete
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint format types imports clean
+.PHONY: help demo test test-slow lint format types imports bench-theta bench-x bench-large clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST)
@@ -37,6 +37,16 @@ imports: $(ENVIRONMENT)
 format: $(ENVIRONMENT)  ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench-theta: $(ENVIRONMENT)  ## Distances in parameter space against a long search and simpler methods (two hours)
+	$(BIN)/python benchmarks/level_set_theta.py --output benchmarks/cache/theta.json
+
+bench-x: $(ENVIRONMENT)  ## Distances in input space against minimum-norm attacks, l2 and l-infinity
+	$(BIN)/python benchmarks/level_set_x.py --norm 2
+	$(BIN)/python benchmarks/level_set_x.py --norm inf
+
+bench-large: $(ENVIRONMENT)  ## Memory and time of a level-set distance with 1 M and 10 M parameters
+	$(BIN)/python benchmarks/large_models.py --parameters 1e6 1e7
 
 clean:  ## Remove the environment and all caches
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
