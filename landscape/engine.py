@@ -16,9 +16,11 @@ from concurrent.futures import (
     ProcessPoolExecutor,
     wait,
 )
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Generic, TypeVar
+from multiprocessing import resource_tracker
+from typing import Any, Generic, TypeVar
 
 from landscape.errors import ConfigurationError
 
@@ -103,7 +105,15 @@ def local_executor(workers: int, threads: int) -> MakeExecutor:
 
 
 class _LocalExecutor(ProcessPoolExecutor):
-    """A pool that also ends running tasks when it is told to cancel: they are safe to kill and resume."""
+    """A pool that also ends running tasks when it is told to cancel: they are safe to kill and resume.
+
+    Workers start with interrupts held back, until they have their own way to leave.
+    """
+
+    def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
+        resource_tracker.ensure_running()  # by itself it would let interrupts through again
+        with _interrupts_held():
+            return super().submit(*args, **kwargs)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         # Public from Python 3.14 on, as `terminate_workers`.
@@ -113,9 +123,24 @@ class _LocalExecutor(ProcessPoolExecutor):
             process.terminate()
 
 
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold SIGINT back, here and in processes started meanwhile; what arrived is delivered afterwards."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _initialise_worker(threads: int) -> None:
     # Ctrl-C reaches the whole process group: a worker leaves at once and silently, the parent reports.
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_leave_with_parent, daemon=True).start()
 
     import torch  # noqa: PLC0415  (the engine itself must not load torch)
