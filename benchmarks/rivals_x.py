@@ -56,7 +56,7 @@ class CountedNetwork(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model = copy.deepcopy(model).requires_grad_(False)
+        self.model = copy.deepcopy(model).requires_grad_(False).to(memory_format=torch.channels_last)
         self.gradients = 0
         self.forwards = 0
         self.eval()

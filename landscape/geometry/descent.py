@@ -27,7 +27,7 @@ from landscape.geometry.rays import Rays
 # A trial point counts as on the level when ψ misses it by less than this share of the climb; the radius is
 # corrected for the rest to first order.
 _ON_LEVEL = 0.1
-_EXACT = 0.005
+_EXACT = 0.02
 _SECANTS = 2
 # Every so many rounds descents are reviewed: half of the competitors of an origin may stay, unless they are
 # further behind than this; progress below this share ends one.
@@ -58,14 +58,14 @@ class Ends:
     direction: Tensor  # (R, n) of length 1; NaN where there was no start
     radius: Tensor  # (R,) inf where there was no start
     growth: Tensor  # (R,) dψ/dr along the ray
+    stationary: Tensor  # (R,) bool: the angle to the gradient had become small
     twin: Tensor  # (R,) the ray that each has merged with, its own number if none
 
     def take(self, rows: Tensor) -> Ends:
         """Select rays; those that merged lose their twins."""
         direction = self.direction[rows]
-        return Ends(
-            direction, self.radius[rows], self.growth[rows], torch.arange(len(direction), device=direction.device)
-        )
+        alone = torch.arange(len(direction), device=direction.device)
+        return Ends(direction, self.radius[rows], self.growth[rows], self.stationary[rows], alone)
 
     def replaced(self, rows: Tensor, others: Ends) -> Ends:
         """The same with other ends in some rows."""
@@ -73,6 +73,7 @@ class Ends:
             self.direction.index_copy(0, rows, others.direction),
             self.radius.index_copy(0, rows, others.radius),
             self.growth.index_copy(0, rows, others.growth),
+            self.stationary.index_copy(0, rows, others.stationary),
             self.twin,
         )
 
@@ -104,7 +105,7 @@ def descend(
         if rounds % _REVIEW == 0:
             walk.merge(contest)
             walk.review(contest, 1 + rounds // _REVIEW)
-    return Ends(walk.direction, walk.radius, walk.growth, walk.twin)
+    return Ends(walk.direction, walk.radius, walk.growth, walk.stationary, walk.twin)
 
 
 def settle(rays: Rays, direction: Tensor, radius: Tensor, excess: Tensor, growth: Tensor) -> Tensor:
@@ -150,6 +151,7 @@ class _Walk(ABC):
         self.step = torch.ones_like(length)
         self.promise = self.radius.clone()  # how short a ray may still become
         self.reviewed = torch.full_like(length, torch.inf)
+        self.stationary = torch.zeros_like(self.active)
         self.twin = torch.arange(len(length), device=length.device)
 
     @abstractmethod
@@ -246,6 +248,7 @@ class _QuasiNewton(_Walk):
         del u, slope
         tangent = self._tangent(rows)
         self.promise[rows] = self.radius[rows] / torch.sqrt(1 + tangent**2)
+        self.stationary[rows] = tangent <= self.tol
         self.active[rows] &= tangent > self.tol
 
     def _tangent(self, rows: Tensor) -> Tensor:

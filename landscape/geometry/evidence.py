@@ -18,6 +18,8 @@ from landscape.objectives import HessianVectorProduct, Objective
 # Gradients around a point, and how far away, relative to the displacement: nearer kinks count as being there.
 _AROUND = 6
 _NEARBY = 1e-2
+# Up to this angle to the gradient itself, no kink is looked for.
+_ALIGNED = 0.1
 _REWEIGHTED = 10
 # Lanczos steps for the largest curvature, and its relative accuracy.
 _STEPS = 20
@@ -48,19 +50,23 @@ def point_evidence(
     value, gradient = phi.value_and_grad(points)
     gradient = gradient * gauge.scale
     free = _free(gauge, v, gradient)
-    around = _gradients_around(phi, gauge, v, gradient, generator)
-    if free is not None:
-        around *= free
     moving, steepest = (x if free is None else x * free for x in (v, gradient))
     angle = _angle(gauge, moving, steepest)
-    kink_angle = torch.minimum(angle, _cone_angle(gauge, moving, around))
+    due = torch.nonzero(angle > _ALIGNED)[:, 0]
+    kink_angle = angle.clone()
+    if len(due):
+        some = gauge.take(due)
+        around = _gradients_around(phi.take(due), some, v[due], gradient[due], generator)
+        if free is not None:
+            around *= free[due]
+        kink_angle[due] = torch.minimum(angle[due], _cone_angle(some, moving[due], around))
     curvature, products = torch.full_like(angle, torch.nan), 0
     if second_order and gauge.round:
         curvature, products = _curvature(phi, gauge, points, v, gradient)
     size = dual_norm(steepest, gauge.norm)
-    rows = len(v)
+    spent = len(v) + _AROUND * len(due)
     return PointEvidence(
-        (value - level).abs(), size, angle, kink_angle, curvature, rows * len(around), rows * products
+        (value - level).abs(), size, angle, kink_angle, curvature, spent, len(v) * products
     )
 
 

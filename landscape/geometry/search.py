@@ -122,9 +122,8 @@ def _from_starts(rays: Rays, starts: Starts, tol: float, contest: Contest) -> tu
 def _joined(parts: list[Ends], places: Tensor) -> Ends:
     """One from several, whose rays belong at the given places."""
     order = torch.argsort(places)
-    columns = ([p.direction for p in parts], [p.radius for p in parts], [p.growth for p in parts])
-    direction, radius, growth = (torch.cat(column)[order] for column in columns)
-    return Ends(direction, radius, growth, torch.cat([p.twin for p in parts])[order])
+    names = ("direction", "radius", "growth", "stationary", "twin")
+    return Ends(*(torch.cat([getattr(part, name) for part in parts])[order] for name in names))
 
 
 def _rescue(rays: Rays, ends: Ends, starts: Starts, contest: Contest, tol: float) -> Ends:
@@ -161,10 +160,11 @@ def _climb(rays: Rays, ends: Ends, contest: Contest, tol: float, generator: Gene
 
 
 def _polish(rays: Rays, ends: Ends, contest: Contest, tol: float) -> Ends:
-    """Follow kinks from the best ends by cutting planes, as quasi-Newton steps cannot."""
+    """Follow kinks from the best ends by cutting planes, as quasi-Newton steps cannot; not where there is none."""
     rows, best = _best_rows(ends, len(contest.left))
     some = rays.take(rows)
-    v = some.displacement(ends.direction[rows], torch.where(contest.open, best, torch.nan))
+    due = contest.open & ~ends.stationary[rows]
+    v = some.displacement(ends.direction[rows], torch.where(due, best, torch.nan))
     return _improve(some, ends, rows, v, contest, tol, _POLISHING, at_kinks=True)[0]
 
 

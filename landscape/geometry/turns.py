@@ -51,7 +51,8 @@ def _nothing(like: Tensor, places: int) -> Ends:
     rows = places * len(like)
     lost = torch.full((rows,), torch.inf, dtype=torch.float64, device=like.device)
     direction = like.new_full((rows, like.shape[1]), torch.nan)
-    return Ends(direction, lost, lost.clone(), torch.arange(rows, device=like.device))
+    unknown = torch.zeros(rows, dtype=torch.bool, device=like.device)
+    return Ends(direction, lost, lost.clone(), unknown, torch.arange(rows, device=like.device))
 
 
 def _keep(kept: Ends, end: Ends) -> Tensor:
@@ -63,8 +64,8 @@ def _keep(kept: Ends, end: Ends) -> Tensor:
 
 
 def _put(kept: Ends, rows: Tensor, end: Ends, chosen: Tensor) -> None:
-    for old, new in ((kept.direction, end.direction), (kept.radius, end.radius), (kept.growth, end.growth)):
-        old[rows[chosen]] = new[chosen]
+    for name in ("direction", "radius", "growth", "stationary"):
+        getattr(kept, name)[rows[chosen]] = getattr(end, name)[chosen]
 
 
 def _ranked(kept: Ends, origins: int) -> list[Tensor]:
