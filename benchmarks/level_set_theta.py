@@ -1,10 +1,10 @@
 """Level-set distances in θ against the best known ones, and against what is usually done instead.
 
 φ is the mean cross-entropy of the stored ``cnn`` runs over n = 2000 training images; levels 0.5, ln 2, 1, ln 10.
-*Ours* is what ``landscape.study.measure`` does for a snapshot: its eigenvectors, its starts, its settings. Its
-bill is wall time over the time of one gradient at the origin (the median of several taken before and after), so
-that it holds on any machine; the eigenvectors are part of it. The same ratio of processor times, which other
-programs on the machine disturb less, and counted evaluations stand beside it.
+*Ours* is one call of ``level_set_distance`` with the settings of ``landscape.study.measure``. Its bill is wall
+time over that of one gradient at the origin (the median of several taken before and after), so that it holds on
+any machine; eigenvectors and evidence are part of it. The same ratio of processor times, which other programs on
+the machine disturb less, and counted evaluations stand beside it.
 
 *Reference*: 64 random starts with ten times the budget, read as 10 × 150 = 1500 gradient passes a snapshot for all
 starts and levels together, spent by successive halving (``reference_theta.py``, which shares no code with ours).
@@ -40,17 +40,12 @@ from theta_tables import print_snapshots, print_summary, summary
 from torch import Tensor
 
 from landscape.geometry.eigenpairs import top_eigenpairs
+from landscape.geometry.level_sets import level_set_distance
 from landscape.objectives import HessianVectorProduct, Objective, search_form
 from landscape.problem.parameter_objective import ParameterObjective
 from landscape.provenance import provenance
 from landscape.snapshots import load_snapshot
-from landscape.study.measure import (
-    EIGENVECTOR_STARTS,
-    MeasureConfig,
-    load_problem,
-    theta_distance,
-    theta_objective,
-)
+from landscape.study.measure import THETA_EFFORT, MeasureConfig, load_problem, theta_objective
 
 
 @dataclass
@@ -114,36 +109,32 @@ def gradient_times(phi: Objective, repetitions: int = 5) -> list[Tensor]:
     return times
 
 
-def ours(phi: ParameterObjective, config: MeasureConfig) -> tuple[dict[str, Any], Tensor, float]:
-    """Distances as the study measures them, with their bill; the leading eigenvector and eigenvalue."""
+def ours(phi: ParameterObjective, config: MeasureConfig) -> dict[str, Any]:
+    """Distances by the study's settings, with their bill; the eigenvectors among the starts are part of it."""
     bill = Bill()
     counted: Any = Counted(phi, bill)
     times = gradient_times(phi)
     began = clocks()
-    pairs = top_eigenpairs(counted, EIGENVECTOR_STARTS + 1, "BE", config.eigen_tol, config.seed)
-    eigenvectors = clocks() - began
-    found = theta_distance(counted, pairs, config)
+    found = level_set_distance(counted, LEVELS, seed=config.seed, tol=config.tol, **asdict(THETA_EFFORT))
     total = clocks() - began
     gradient = torch.stack(times + gradient_times(phi)).median(0).values
-    row = {
+    return {
         "distance": found.distance[0].tolist(),
         "angle": found.angle[0].tolist(),
         "level_error": found.level_error[0].tolist(),
         "spread": found.spread[0].tolist(),
         "passes": float((total / gradient)[0]),
         "passes_processor": float((total / gradient)[1]),
-        "passes_eigenvectors": float((eigenvectors / gradient)[0]),
         "seconds": float(total[0]),
         "seconds_of_a_gradient": float(gradient[0]),
         **asdict(bill),
     }
-    return row, pairs.eigenvectors[0, 0], float(pairs.eigenvalues[0, 0])
 
 
-def rivals(
-    phi: ParameterObjective, vector: Tensor, eigenvalue: float, scale: float, rays: int
-) -> dict[str, list[float]]:
+def rivals(phi: ParameterObjective, scale: float, rays: int) -> dict[str, list[float]]:
     """What the other methods find; ``scale`` is the length of the shortest distance known."""
+    leading = top_eigenpairs(phi, 1)
+    vector, eigenvalue = leading.eigenvectors[0, 0], float(leading.eigenvalues[0, 0])
     value, levels = float(phi.value(phi.origin)[0]), sorted(LEVELS)
     above = [c for c in levels if c > value]
     random = random_directions(phi, rays, seed=1)
@@ -176,7 +167,7 @@ def benchmark(name: str, options: argparse.Namespace) -> dict[str, Any]:
     config = MeasureConfig(levels=LEVELS, theta_samples=options.samples)
     problem = load_problem(load_snapshot(f"embedded:runs/{name}"), "cpu")
     phi = theta_objective(problem, options.samples, config.seed)
-    row, vector, eigenvalue = ours(phi, config)
+    row = ours(phi, config)
     reference = cached_search(name, options.reference_cache, options.samples, options.seed)
     best = [_least(pair) for pair in zip(row["distance"], reference["distance"], strict=True)]
     return {
@@ -185,7 +176,7 @@ def benchmark(name: str, options: argparse.Namespace) -> dict[str, Any]:
         "ours": row,
         "reference": {k: reference[k] for k in ("distance", "gradients", "values", "seconds") if k in reference},
         "best": best,
-        "rivals": {} if options.no_rivals else rivals(phi, vector, eigenvalue, _least(best), options.rays),
+        "rivals": {} if options.no_rivals else rivals(phi, _least(best), options.rays),
     }
 
 

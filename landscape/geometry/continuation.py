@@ -10,6 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from landscape.geometry.descent import Ends
 from landscape.geometry.eigenpairs import Eigenpairs
 from landscape.geometry.gauge import Gauge, dual_norm, is_large, norm_of, steepest_direction
 from landscape.geometry.origins import Origins
@@ -79,12 +80,18 @@ class Continuation(Origins):
         order = torch.argsort(levels)
         ascending = levels[order]
         found = [self._search(ascending[0], starts)]
+        others = self._moved(found[0].ends, ~self._followed(found[0].ends), ascending[0], ascending[-1])
         for lower, level in pairwise(ascending):
-            onward = self._onward(found[-1], lower, level)
-            found[-1] = replace(found[-1], ends=found[-1].ends.take(_NOTHING))
+            ends = found[-1].ends
+            onward = self._moved(ends, self._followed(ends), lower, level)
+            found[-1] = replace(found[-1], ends=ends.take(_NOTHING))
+            del ends
             result = self._search(level, onward)
             del onward  # in large models its memory is needed
-            found.append(self._again(level, starts, result, everywhere=bool(level == ascending[-1])))
+            result = self._again(level, starts, result, ~torch.isfinite(result.radius))
+            if level == ascending[-1]:
+                result = self._again(level, others, result, torch.ones_like(result.radius, dtype=torch.bool))
+            found.append(result)
         for lower in range(len(found) - 2, -1, -1):
             found[lower] = self._follow(ascending[lower], found[lower], found[lower + 1], downwards=True)
         for upper in range(1, len(found)):
@@ -105,34 +112,34 @@ class Continuation(Origins):
         target = self.to_search(level).expand(len(rows))
         return Rays(self.psi.take(rows), self.gauge.take(rows), self.height[rows], target, self.counter)
 
-    def _onward(self, below: Nearest, lower: Tensor, level: Tensor) -> Starts:
-        """The ends of the level below, moved on to where their slope meets this level, as starts.
-
-        Ends far behind the best are not followed; a row that has not reached the level below has none.
-        """
-        ends = below.ends
-        own = ends.twin == torch.arange(len(ends.twin), device=ends.twin.device)
-        radius = torch.where(own, ends.radius, torch.inf).reshape(-1, self.rows)
+    def _followed(self, ends: Ends) -> Tensor:
+        """Which ends are followed to the next level, ``(S, B)``: not those far behind the best."""
+        radius = self._own_radius(ends)
         place = radius.argsort(0).argsort(0)
-        good = (place < _FOLLOWED) & (radius <= _WORTH_FOLLOWING * radius.amin(0)) & torch.isfinite(radius)
+        return (place < _FOLLOWED) & (radius <= _WORTH_FOLLOWING * radius.amin(0))
+
+    def _own_radius(self, ends: Ends) -> Tensor:
+        own = ends.twin == torch.arange(len(ends.twin), device=ends.twin.device)
+        return torch.where(own, ends.radius, torch.inf).reshape(-1, self.rows)
+
+    def _moved(self, ends: Ends, chosen: Tensor, lower: Tensor, level: Tensor) -> Starts:
+        """Chosen ends of a level, moved on to where their slope meets another level, as starts."""
         ahead = (self.to_search(level) - self.to_search(lower)) / ends.growth
         # Where the ray is nearly flat its slope says nothing: then no farther than twice the radius.
         length = ends.radius + torch.where(ahead > 0, ahead, 0.0).minimum(ends.radius)
-        shown = torch.where(good.reshape(-1), length, torch.nan)
-        v = (shown[:, None].to(ends.direction.dtype) * ends.direction).reshape(*radius.shape, -1)
+        usable = chosen & torch.isfinite(self._own_radius(ends))
+        shown = torch.where(usable.reshape(-1), length, torch.nan)
+        v = (shown[:, None].to(ends.direction.dtype) * ends.direction).reshape(*usable.shape, -1)
         return Starts(tuple(partial(self.gauge.clip, part) for part in v))
 
-    def _again(self, level: Tensor, first: Starts, result: Nearest, everywhere: bool) -> Nearest:
-        """Search from the first starts again, in all rows or where the ends of the level below lead nowhere.
+    def _again(self, level: Tensor, starts: Starts, result: Nearest, due: Tensor) -> Nearest:
+        """Search from other starts, too, in the rows that are due, ``(B,)`` bool.
 
         The rays to the nearest points of a low level may top out below the next one.
         """
-        due = torch.ones_like(result.radius, dtype=torch.bool) if everywhere else ~torch.isfinite(result.radius)
         if not due.any():
             return result
-        if everywhere:  # it is the last level: its ends lead to no other
-            result = replace(result, ends=result.ends.take(_NOTHING))
-        again = self._search(level, first.among(due))
+        again = self._search(level, starts.among(due))
         better = again.radius < result.radius
         rows = torch.nonzero(better.repeat(len(result.ends.radius) // self.rows))[:, 0]
         return Nearest(

@@ -42,10 +42,11 @@ class Cuts:
         self.last_active[rows, slot] = self.clock
 
     def of(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Normals and offsets of distinct rays in ascending order; all of them are not copied."""
-        if len(rows) == len(self.normal):
-            return self.normal, self.offset
-        return self.normal[rows], self.offset[rows]
+        """Normals and offsets of distinct rays in ascending order, as many as are in use at the most."""
+        used = slice(min(self.clock, self.offset.shape[1]))
+        if len(rows) == len(self.normal):  # all of them are not copied
+            return self.normal[:, used], self.offset[:, used]
+        return self.normal[rows, used], self.offset[rows, used]
 
     def around(self, rows: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Normals, and offsets that do not cut off ``v``, which is on the level, ``(R, m, n), (R, m)``.
@@ -60,7 +61,8 @@ class Cuts:
     def mark_active(self, rows: Tensor, weights: Tensor) -> None:
         """Remember which cuts held the last solution."""
         active = weights > 1e-9 * weights.amax(1, keepdim=True)
-        self.last_active[rows] = torch.where(active, float(self.clock), self.last_active[rows])
+        used = slice(weights.shape[1])
+        self.last_active[rows, used] = torch.where(active, float(self.clock), self.last_active[rows, used])
 
 
 def project(

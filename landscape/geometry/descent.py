@@ -43,7 +43,7 @@ _SAME_RADIUS = 1.01
 _GIVE_UP_STEP = 0.02
 # Memory of a quasi-Newton descent and of a bundle, in vectors for each ray; all rays together take this many
 # numbers at the most.
-_PAIRS, _CUTS = 6, 8
+_PAIRS, _CUTS = 5, 8
 _MEMORY = 2**28
 # Updates of the set of coordinates at bounds in a step within a box.
 _UPDATES = 4

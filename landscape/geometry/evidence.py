@@ -20,7 +20,7 @@ _AROUND = 6
 _NEARBY = 1e-2
 # Up to this angle to the gradient itself, no kink is looked for.
 _ALIGNED = 0.1
-_REWEIGHTED = 10
+_REWEIGHTED, _SWEEPS = 10, 20
 # Lanczos steps for the largest curvature, and its relative accuracy.
 _STEPS = 20
 _ACCURACY = 0.05
@@ -65,9 +65,7 @@ def point_evidence(
         curvature, products = _curvature(phi, gauge, points, v, gradient)
     size = dual_norm(steepest, gauge.norm)
     spent = len(v) + _AROUND * len(due)
-    return PointEvidence(
-        (value - level).abs(), size, angle, kink_angle, curvature, spent, len(v) * products
-    )
+    return PointEvidence((value - level).abs(), size, angle, kink_angle, curvature, spent, len(v) * products)
 
 
 def _free(gauge: Gauge, v: Tensor, gradient: Tensor) -> Tensor | None:
@@ -139,7 +137,7 @@ def _nearest_in_reweighted_cone(v: Tensor, gradients: Tensor) -> Tensor:
     scale, nearest = torch.ones_like(unit), unit
     for _ in range(_REWEIGHTED):
         gram = torch.einsum("bmn,bkn->bmk", normal * scale[:, None], normal)
-        weights = nonnegative_least_squares(gram, torch.einsum("bmn,bn->bm", normal, unit))
+        weights = nonnegative_least_squares(gram, torch.einsum("bmn,bn->bm", normal, unit), _SWEEPS)
         nearest = torch.einsum("bm,bmn->bn", weights, normal)
         size = nearest.abs()
         scale = 1 / torch.maximum(size / size.mean(1, keepdim=True), torch.full_like(size, _NEARBY))

@@ -38,13 +38,14 @@ class CurvaturePairs:
     def solve(self, rows: Tensor, slope: Tensor) -> Tensor:
         """Inverse Hessian times ``slope``, ``(R, n) -> (R, n)``, by the two-loop recursion."""
         result, factors = slope, []
-        for age in range(self.capacity):
+        known = range(min(self.capacity, int(self.count[rows].max()) if len(rows) else 0))
+        for age in known:
             slot = (self.count[rows] - 1 - age) % self.capacity
             factor = self.weights[slot, rows] * dot(self.moves[slot, rows], result)
             result = result - factor[:, None].to(result.dtype) * self.changes[slot, rows]
             factors.append(factor)
         result = result * self.scale[rows, None].to(result.dtype)
-        for age in reversed(range(self.capacity)):
+        for age in reversed(known):
             slot = (self.count[rows] - 1 - age) % self.capacity
             factor = factors[age] - self.weights[slot, rows] * dot(self.changes[slot, rows], result)
             result = result + factor[:, None].to(result.dtype) * self.moves[slot, rows]

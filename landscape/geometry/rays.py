@@ -12,7 +12,7 @@ from landscape.geometry.gauge import Gauge
 from landscape.objectives import Objective
 
 # Accuracy of a crossing, in units of the climb from the origin to the level.
-_TOLERANCE = 1e-7
+TOLERANCE = 1e-7
 _MAX_EVALUATIONS = 60
 # Secant steps from a radius that is nearly right, and how far they may lead, relative to it.
 _MAX_SECANTS = 8
@@ -85,7 +85,7 @@ def outer_bracket(rays: Rays, direction: Tensor, guess: Tensor, expansions: int 
     return torch.where(found, radius, torch.inf)
 
 
-def crossing(rays: Rays, direction: Tensor, upper: Tensor, tolerance: float = _TOLERANCE) -> Tensor:
+def crossing(rays: Rays, direction: Tensor, upper: Tensor, tolerance: float = TOLERANCE) -> Tensor:
     """A radius in (0, upper] at which each ray crosses its level; inf where ``upper`` is, ``(R,)``.
 
     It ends where ψ misses the level by less than ``tolerance`` times the climb.
@@ -105,7 +105,7 @@ def crossing(rays: Rays, direction: Tensor, upper: Tensor, tolerance: float = _T
     return result
 
 
-def polished(rays: Rays, direction: Tensor, radius: Tensor, tolerance: float = _TOLERANCE) -> Tensor:
+def polished(rays: Rays, direction: Tensor, radius: Tensor, tolerance: float = TOLERANCE) -> Tensor:
     """Radii at which rays cross their level, by secant steps from radii nearby; inf where they do not arrive."""
     result = torch.full_like(radius, torch.inf)
     rows = torch.nonzero(torch.isfinite(radius) & (rays.height < rays.target))[:, 0]

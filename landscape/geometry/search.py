@@ -13,14 +13,14 @@ from landscape.geometry.climb import CLIMBERS, STEPS, climb_out, climb_within
 from landscape.geometry.contest import Contest
 from landscape.geometry.descent import Ends, descend
 from landscape.geometry.gauge import is_large, norm_of, steepest_direction
-from landscape.geometry.rays import Rays, crossing, outer_bracket, polished
+from landscape.geometry.rays import TOLERANCE, Rays, crossing, outer_bracket, polished
 from landscape.geometry.starts import Starts
 from landscape.geometry.turns import search_in_turns
 
 # With restarts, the share of the budget that searches from the starts may use. A restart needs some gradients to
 # be worth it; all but the last one end after some rounds, since most is gained in the first.
-_FIRST_SHARE = 0.45
-_WORTH_RESTARTING = 15
+_FIRST_SHARE = 0.35
+_WORTH_RESTARTING = 8
 _ROUNDS = 12
 # Gradients that are kept for following kinks at the end, and that one round of climbing takes.
 _POLISHING = 10
@@ -28,6 +28,10 @@ _WORTH_CLIMBING = CLIMBERS * STEPS
 # Ends that are looked at exactly, until one is no longer than it looks to first order, up to this factor.
 _CANDIDATES = 20
 _AS_PROMISED = 1.01
+# Cosine of the angle below which two starts count as one.
+_ALIKE = 0.995
+# How well points that are compared are on their level, in units of the climb.
+_ROUGHLY = 1e-4
 # A restart averages gradients over so many pairs of opposite points, at so many lengths of the displacement.
 _PAIRS = 2
 _SURROUNDINGS = {1.0: 2.0, 2.0: 4.0, math.inf: 2.0}
@@ -78,7 +82,7 @@ def nearest(rays: Rays, starts: Starts, effort: Effort, generator: Generator) ->
     for number in range(effort.restarts):
         if not (left >= _WORTH_RESTARTING).any():
             break
-        rounds = math.inf if number == effort.restarts - 1 else _ROUNDS
+        rounds = math.inf if number == effort.restarts - 1 else min(_ROUNDS, math.ceil(effort.budget / 8))
         ends, radius = _restart(rays, ends, alone, effort.tol, rounds, generator)
         radii.append(radius[None])
     for _ in range(0 if is_large(rays.psi.origin) else effort.restarts):  # climbers run side by side
@@ -97,14 +101,14 @@ def refine(rays: Rays, direction: Tensor, radius: Tensor, effort: Effort) -> tup
     origins = torch.arange(len(radius), device=radius.device)
     contest = Contest(origins, torch.full_like(origins, effort.budget))
     ends = descend(rays, approach(rays, start, contest), effort.tol, contest, _ROUNDS)
-    return on_level(rays, ends.direction, ends.radius)
+    return on_level(rays, ends.direction, ends.radius, _ROUGHLY)
 
 
 def _from_starts(rays: Rays, starts: Starts, tol: float, contest: Contest) -> tuple[Ends, Tensor]:
     """Ends of all starts; of large vectors only the best ones, and the radii of the others, ``(K, B)``."""
     if is_large(rays.psi.origin):
         return search_in_turns(rays, starts, tol, contest)
-    displacements = torch.stack(list(starts))
+    displacements = _distinct(torch.stack(list(starts)))
     count, origins, size = displacements.shape
     everything = torch.arange(count * origins, device=displacements.device).reshape(count, origins)
     parts, places = [], []
@@ -117,6 +121,13 @@ def _from_starts(rays: Rays, starts: Starts, tol: float, contest: Contest) -> tu
         places.append(rows)
     ends = parts[0] if len(parts) == 1 else _joined(parts, torch.cat(places))
     return ends, ends.radius.new_empty(0, origins)
+
+
+def _distinct(starts: Tensor) -> Tensor:
+    """The same starts ``(S, B, n)`` without those that point where an earlier one points; NaN in their place."""
+    unit = starts / norm_of(starts, 2)[..., None].to(starts.dtype)
+    alike = torch.einsum("sbn,tbn->bst", unit, unit).tril(-1) > _ALIKE
+    return torch.where(alike.any(-1).T[..., None], torch.nan, starts)
 
 
 def _joined(parts: list[Ends], places: Tensor) -> Ends:
@@ -180,10 +191,12 @@ def _improve(
 ) -> tuple[Ends, Tensor]:
     """Search from new starts ``(B, n)``; what is shorter replaces the ends in ``rows``. Returns the radii, too."""
     found = descend(rays, approach(rays, start, contest), tol, contest, rounds, at_kinks)
-    direction, radius = on_level(rays, found.direction, found.radius)
-    found = replace(found, direction=direction, radius=radius)
-    shorter = radius < ends.radius[rows]
-    return ends.replaced(rows[shorter], found.take(shorter)), radius
+    shorter = torch.nonzero(found.radius < ends.radius[rows])[:, 0]
+    direction, radius = on_level(rays.take(shorter), found.direction[shorter], found.radius[shorter], _ROUGHLY)
+    better = replace(found.take(shorter), direction=direction, radius=radius)
+    still = radius < ends.radius[rows[shorter]]
+    radii = found.radius.index_copy(0, shorter, radius)
+    return ends.replaced(rows[shorter[still]], better.take(torch.nonzero(still)[:, 0])), radii
 
 
 def _confirmed(rays: Rays, ends: Ends, origins: int) -> Ends:
@@ -194,7 +207,7 @@ def _confirmed(rays: Rays, ends: Ends, origins: int) -> Ends:
     due = torch.arange(origins, device=ends.radius.device)
     for _ in range(_CANDIDATES):
         rows, best = (x[due] for x in _best_rows(ends, origins))
-        direction, exact = on_level(rays.take(rows), ends.direction[rows], best)
+        direction, exact = on_level(rays.take(rows), ends.direction[rows], best, _ROUGHLY)
         ends = ends.replaced(rows, replace(ends.take(rows), direction=direction, radius=exact))
         due = due[exact > _AS_PROMISED * best]
         if not len(due):
@@ -234,16 +247,18 @@ def _shortest(ends: Ends, origins: int) -> tuple[Tensor, Tensor]:
     return ends.direction[rows], radius
 
 
-def on_level(rays: Rays, direction: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
-    """The points of rays that are exactly on their level, from radii nearby; inf where there is none.
+def on_level(rays: Rays, direction: Tensor, radius: Tensor, tolerance: float = TOLERANCE) -> tuple[Tensor, Tensor]:
+    """The points of rays that are on their level, from radii nearby; inf where there is none.
 
-    Secant steps first; where they do not arrive, the level is bracketed.
+    They miss it by ``tolerance`` of the climb at the most. Secant steps first; where they do not arrive, the level
+    is bracketed.
     """
-    exact = polished(rays, direction, radius)
+    exact = polished(rays, direction, radius, tolerance)
     rows = torch.nonzero(torch.isinf(exact) & torch.isfinite(radius))[:, 0]
     if len(rows):
         some = rays.take(rows)
-        exact[rows] = crossing(some, direction[rows], outer_bracket(some, direction[rows], 1.001 * radius[rows]))
+        upper = outer_bracket(some, direction[rows], 1.001 * radius[rows])
+        exact[rows] = crossing(some, direction[rows], upper, tolerance)
     found = torch.isfinite(exact)
     unit, length = rays.gauge.polar(rays.displacement(direction, torch.where(found, exact, 0.0)))
     return torch.where(found[:, None], unit, direction), torch.where(found, length, torch.inf)

@@ -26,12 +26,12 @@ from landscape.snapshots import Snapshot
 from landscape.study.columns import BELOW_MINIMUM, LEVELS, NOT_REACHED, OK, Row, fgsm_column, level_label
 
 # To be raised by hand whenever what a row holds changes, so that ledgers compute it anew.
-VERSION = 2
+VERSION = 3
 
 # Leading eigenvectors, with both signs, from which the search in parameter space starts.
 EIGENVECTOR_STARTS = 2
 # Classes towards which the search in input space starts.
-TARGETED_STARTS = 9
+TARGETED_STARTS = 5
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class SearchEffort:
 
 # θ is smooth, and its minima are told apart by their starts; X has many kinks, and restarts find lower ones.
 THETA_EFFORT = SearchEffort(num_random=3, budget=60, restarts=0)
-X_EFFORT = SearchEffort(num_random=0, budget=85, restarts=2)
+X_EFFORT = SearchEffort(num_random=0, budget=60, restarts=2)
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class MeasureConfig:
     attack_samples: int = 2000  # test samples under attack
     seed: int = 0  # of the subsets and of the searches
     eigen_tol: float = 3e-2
-    tol: float = 3e-2
+    tol: float = 6e-2
 
     def __post_init__(self) -> None:
         if not self.levels or not all(math.isfinite(c) and c > 0 for c in self.levels):
