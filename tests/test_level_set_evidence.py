@@ -73,6 +73,20 @@ def test_kink_angle_in_the_corner_of_two_planes() -> None:
     assert float(off.kink_angle) == pytest.approx(float(off.angle), rel=1e-6)
 
 
+def test_kinks_are_looked_for_only_where_the_gradient_is_off() -> None:
+    def ridge(z: Tensor) -> Tensor:
+        return torch.where(z[:, 0] < 0, -z[:, 0], torch.minimum(0.2 * z[:, 0] + z[:, 1], z[:, 0] + 0.2 * z[:, 1]))
+
+    phi = objective(ridge, torch.zeros(2, 2, dtype=torch.float64))
+    slope, corner = [-1.2, 0.0], [1.0, 1.001]
+    assert evidence_at(phi, torch.tensor([slope, slope], dtype=torch.float64)).num_gradients == 2
+    mixed = evidence_at(phi, torch.tensor([slope, corner], dtype=torch.float64))
+    assert mixed.num_gradients == 2 + 6
+    assert float(mixed.kink_angle[0]) == float(mixed.angle[0]) < 0.1
+    assert float(mixed.kink_angle[1]) < 0.01
+    assert float(mixed.angle[1]) > 0.5
+
+
 def test_kink_angle_of_a_valley_is_not_excused() -> None:
     """min of two planes: beside the edge the level set is nearer, and no cone of pieces holds (1, 0.9)."""
     phi = objective(lambda z: z[:, 0] - z[:, 1].abs() / 2, torch.zeros(1, 2, dtype=torch.float64))

@@ -18,6 +18,7 @@ from landscape.problem.directions import targeted_starts
 from landscape.problem.input_objective import InputObjective, input_objective
 from landscape.problem.losses import log_odds_level
 from landscape.problem.models import build_model, initialise
+from landscape.problem.network import channels_last
 from landscape.problem.parameter_objective import parameter_objective
 
 SIZES = [5, 7, 4]
@@ -226,3 +227,14 @@ def test_targeted_starts_are_where_the_linear_model_of_a_class_wins(norm: float,
             length = distance / float(torch.linalg.vector_norm(gradient, dual))
             assert float(torch.linalg.vector_norm(start, norm)) == pytest.approx(length, rel=1e-8)
     assert targeted_starts(model, x, y, 99).shape == (3, 6, 5)
+
+
+def test_layout_is_told_by_strides_with_one_channel_too() -> None:
+    """Torch chooses the path of a convolution by strides, which ``contiguous`` leaves alone for one channel."""
+    kernel = torch.randn(4, 1, 5, 5, generator=Generator().manual_seed(0))
+    assert channels_last(kernel).stride() == (25, 1, 5, 1)
+    assert torch.equal(channels_last(kernel), kernel)
+    again = channels_last(channels_last(kernel))
+    assert again.data_ptr() == channels_last(again).data_ptr()
+    flat = torch.ones(3, 4)
+    assert channels_last(flat) is flat

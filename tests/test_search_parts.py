@@ -17,11 +17,13 @@ from landscape.geometry.approach import approach, shortest
 from landscape.geometry.climb import climb_within
 from landscape.geometry.contest import Contest
 from landscape.geometry.cuts import Cuts, nonnegative_least_squares, onto_ball, project
-from landscape.geometry.descent import descend, settle
+from landscape.geometry.descent import Ends, descend, settle
 from landscape.geometry.gauge import Gauge, dual_norm, make_gauge, norm_of, steepest_direction
 from landscape.geometry.level_sets import level_set_distance
 from landscape.geometry.quasi_newton import CurvaturePairs
 from landscape.geometry.rays import Counter, Rays
+from landscape.geometry.restarts import annealed, smoothed
+from landscape.geometry.search import _best_rows, _distinct
 from landscape.objectives import Objective, objective
 
 NORMS = (1.0, 2.0, math.inf)
@@ -293,6 +295,59 @@ def test_a_level_that_no_ray_through_a_start_meets() -> None:
     starts = torch.tensor([[[0.1, -1.0]]], dtype=torch.float64)
     result = level_set_distance(phi, [0.97], starts=starts, num_random=0)
     assert result.reached.all()
+
+
+# Restarts ------------------------------------------------------------------------------------------------------
+
+
+def linear(slope: Tensor) -> Objective:
+    return objective(lambda z: z @ slope, torch.zeros(1, len(slope), dtype=torch.float64))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_restarts_from_a_linear_function_lead_to_its_nearest_point(norm: float) -> None:
+    slope = normal(6, seed=3)
+    rays = rays_of(linear(slope), 2.0, norm)
+    distance = 2.0 / float(dual_norm(slope, norm))
+    contest, away = free_contest(rays), 3.0 * normal(1, 6)
+    steepest = steepest_direction(slope[None], norm)
+    steepest = steepest / norm_of(steepest, norm)
+    looked = smoothed(rays, away, contest, Generator().manual_seed(0))
+    assert torch.allclose(looked, steepest * norm_of(away, norm)[:, None])
+    leapt = annealed(rays, distance * away / norm_of(away, norm), contest)
+    assert torch.allclose(leapt / norm_of(leapt, norm), steepest, atol=0.02)
+    assert float(norm_of(leapt, norm)) == pytest.approx(distance, rel=0.06)
+    assert 1000 - int(contest.left) == rays.counter.gradients
+
+
+def test_restarts_leave_out_rays_without_an_end() -> None:
+    rays = rays_of(linear(normal(6)), 2.0)
+    nowhere = torch.full((1, 6), torch.nan, dtype=torch.float64)
+    contest = free_contest(rays)
+    assert smoothed(rays, nowhere, contest, Generator().manual_seed(0)).isnan().all()
+    assert annealed(rays, nowhere, contest).isnan().all()
+    assert rays.counter.gradients == 0
+
+
+def test_starts_that_point_the_same_way_count_once() -> None:
+    v = normal(4, 3, 5)
+    v[2, 1] = 0.1 * v[0, 1] + 1e-4
+    v[3, 2] = torch.nan
+    found = _distinct(v)
+    missing = torch.zeros(4, 3, dtype=torch.bool)
+    missing[2, 1] = missing[3, 2] = True
+    assert torch.equal(found.isnan().all(-1), missing)
+    assert torch.equal(found[~missing], v[~missing])
+    assert not _distinct(torch.stack([v[0], -v[0]])).isnan().any()
+
+
+def test_the_next_best_ends_are_those_that_stand_alone() -> None:
+    radius = torch.tensor([3.0, 1.0, 2.0, 1.0, 2.5, torch.inf], dtype=torch.float64)  # two origins, three rays
+    twin = torch.tensor([0, 1, 2, 1, 4, 5])
+    ends = Ends(normal(6, 2), radius, radius, radius > 0, twin)
+    assert [x.tolist() for x in _best_rows(ends, 2)] == [[2, 1], [2.0, 1.0]]
+    assert [x.tolist() for x in _best_rows(ends, 2, 1)] == [[4, 3], [2.5, torch.inf]]
+    assert [x.tolist() for x in _best_rows(ends, 2, 9)][1] == [3.0, torch.inf]
 
 
 # Competition and memory ----------------------------------------------------------------------------------------

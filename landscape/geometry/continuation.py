@@ -119,8 +119,7 @@ class Continuation(Origins):
         return (place < _FOLLOWED) & (radius <= _WORTH_FOLLOWING * radius.amin(0))
 
     def _own_radius(self, ends: Ends) -> Tensor:
-        own = ends.twin == torch.arange(len(ends.twin), device=ends.twin.device)
-        return torch.where(own, ends.radius, torch.inf).reshape(-1, self.rows)
+        return torch.where(ends.single, ends.radius, torch.inf).reshape(-1, self.rows)
 
     def _moved(self, ends: Ends, chosen: Tensor, lower: Tensor, level: Tensor) -> Starts:
         """Chosen ends of a level, moved on to where their slope meets another level, as starts."""

@@ -61,6 +61,11 @@ class Ends:
     stationary: Tensor  # (R,) bool: the angle to the gradient had become small
     twin: Tensor  # (R,) the ray that each has merged with, its own number if none
 
+    @property
+    def single(self) -> Tensor:
+        """Which rays have not merged with another, ``(R,)`` bool."""
+        return self.twin == torch.arange(len(self.twin), device=self.twin.device)
+
     def take(self, rows: Tensor) -> Ends:
         """Select rays; those that merged lose their twins."""
         direction = self.direction[rows]

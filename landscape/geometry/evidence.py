@@ -52,19 +52,19 @@ def point_evidence(
     free = _free(gauge, v, gradient)
     moving, steepest = (x if free is None else x * free for x in (v, gradient))
     angle = _angle(gauge, moving, steepest)
-    due = torch.nonzero(angle > _ALIGNED)[:, 0]
+    kinked = torch.nonzero(angle > _ALIGNED)[:, 0]
     kink_angle = angle.clone()
-    if len(due):
-        some = gauge.take(due)
-        around = _gradients_around(phi.take(due), some, v[due], gradient[due], generator)
+    if len(kinked):
+        some = gauge.take(kinked)
+        around = _gradients_around(phi.take(kinked), some, v[kinked], gradient[kinked], generator)
         if free is not None:
-            around *= free[due]
-        kink_angle[due] = torch.minimum(angle[due], _cone_angle(some, moving[due], around))
+            around *= free[kinked]
+        kink_angle[kinked] = torch.minimum(angle[kinked], _cone_angle(some, moving[kinked], around))
     curvature, products = torch.full_like(angle, torch.nan), 0
     if second_order and gauge.round:
         curvature, products = _curvature(phi, gauge, points, v, gradient)
     size = dual_norm(steepest, gauge.norm)
-    spent = len(v) + _AROUND * len(due)
+    spent = len(v) + _AROUND * len(kinked)
     return PointEvidence((value - level).abs(), size, angle, kink_angle, curvature, spent, len(v) * products)
 
 

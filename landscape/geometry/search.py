@@ -12,8 +12,9 @@ from landscape.geometry.approach import approach
 from landscape.geometry.climb import CLIMBERS, STEPS, climb_out, climb_within
 from landscape.geometry.contest import Contest
 from landscape.geometry.descent import Ends, descend
-from landscape.geometry.gauge import is_large, norm_of, steepest_direction
+from landscape.geometry.gauge import is_large, norm_of
 from landscape.geometry.rays import TOLERANCE, Rays, crossing, outer_bracket, polished
+from landscape.geometry.restarts import annealed, smoothed
 from landscape.geometry.starts import Starts
 from landscape.geometry.turns import search_in_turns
 
@@ -32,9 +33,8 @@ _AS_PROMISED = 1.01
 _ALIKE = 0.995
 # How well points that are compared are on their level, in units of the climb.
 _ROUGHLY = 1e-4
-# A restart averages gradients over so many pairs of opposite points, at so many lengths of the displacement.
-_PAIRS = 2
-_SURROUNDINGS = {1.0: 2.0, 2.0: 4.0, math.inf: 2.0}
+# From this restart on, every other one begins at one of so many ends, the best and the next ones, by large steps.
+_FAR_FROM, _RANKS = 4, 4
 # Numbers in the displacements of rays that are searched together; origins beyond it wait for their turn.
 _TOGETHER = 2**26
 
@@ -82,8 +82,7 @@ def nearest(rays: Rays, starts: Starts, effort: Effort, generator: Generator) ->
     for number in range(effort.restarts):
         if not (left >= _WORTH_RESTARTING).any():
             break
-        rounds = math.inf if number == effort.restarts - 1 else min(_ROUNDS, math.ceil(effort.budget / 8))
-        ends, radius = _restart(rays, ends, alone, effort.tol, rounds, generator)
+        ends, radius = _restart(rays, ends, alone, effort, number, generator)
         radii.append(radius[None])
     for _ in range(0 if is_large(rays.psi.origin) else effort.restarts):  # climbers run side by side
         if not (left >= _WORTH_CLIMBING).any():
@@ -148,18 +147,22 @@ def _rescue(rays: Rays, ends: Ends, starts: Starts, contest: Contest, tol: float
 
 
 def _restart(
-    rays: Rays, ends: Ends, contest: Contest, tol: float, rounds: float, generator: Generator
+    rays: Rays, ends: Ends, contest: Contest, effort: Effort, number: int, generator: Generator
 ) -> tuple[Ends, Tensor]:
-    """Search once more from each origin's best end, led by gradients averaged over its wide surroundings.
+    """Search once more from an end of each origin: what is shorter replaces it. Returns the radii, too.
 
-    The average smooths kinks and small dents away (randomised smoothing, Duchi et al. 2012), so that its descent
-    ends in another, usually deeper, local minimum. What is shorter replaces the best end. Returns the radii, too.
+    From the best end, led by gradients averaged over its wide surroundings; every other time from the next ones in
+    turn, by large steps. All but the last restart end after some rounds, since most is gained in the first.
     """
-    rows, best = _best_rows(ends, len(contest.left))
+    far = number >= _FAR_FROM and number % 2 == 0
+    rows, best = _best_rows(ends, len(contest.left), (number // 2 - 1) % _RANKS if far else 0)
     some = rays.take(rows)
     usable = torch.isfinite(best) & (contest.left >= _WORTH_RESTARTING)
     v = some.displacement(ends.direction[rows], torch.where(usable, best, torch.nan))
-    return _improve(some, ends, rows, _smoothed(some, v, contest, generator), contest, tol, rounds)
+    start = annealed(some, v, contest) if far else smoothed(some, v, contest, generator)
+    last = number == effort.restarts - 1
+    rounds = math.inf if last else min(_ROUNDS, math.ceil(effort.budget / 8))
+    return _improve(some, ends, rows, start, contest, effort.tol, rounds)
 
 
 def _climb(rays: Rays, ends: Ends, contest: Contest, tol: float, generator: Generator) -> tuple[Ends, Tensor]:
@@ -215,30 +218,15 @@ def _confirmed(rays: Rays, ends: Ends, origins: int) -> Ends:
     return ends
 
 
-def _smoothed(rays: Rays, v: Tensor, contest: Contest, generator: Generator) -> Tensor:
-    """Displacements as long as ``v`` along the mean unit gradient around it, ``(R, n)``."""
-    rows = torch.nonzero(torch.isfinite(v).all(-1))[:, 0]
-    some, centre = rays.take(rows), v[rows]
-    spread = _SURROUNDINGS[rays.gauge.norm] * norm_of(centre, 2) / math.sqrt(v.shape[1])
-    total = torch.zeros_like(centre)
-    for _ in range(_PAIRS):
-        noise = torch.randn(centre.shape, generator=generator, dtype=torch.float32).to(centre)
-        for side in (spread, -spread):
-            _, gradient = some.excess_and_gradient(
-                some.gauge.clip(centre + side[:, None].to(centre.dtype) * noise)
-            )
-            contest.charge(rows)
-            total += torch.nan_to_num(gradient / norm_of(gradient, 2)[:, None].to(gradient.dtype))
-    unit, _ = some.gauge.polar(steepest_direction(total, rays.gauge.norm))
-    result = torch.full_like(v, torch.nan)
-    result[rows] = some.displacement(unit, some.gauge.length(centre))
-    return result
+def _best_rows(ends: Ends, origins: int, rank: int = 0) -> tuple[Tensor, Tensor]:
+    """Each origin's ray with the shortest radius or one of the next, and that radius, ``(B,), (B,)``.
 
-
-def _best_rows(ends: Ends, origins: int) -> tuple[Tensor, Tensor]:
-    """Each origin's ray with the shortest radius, and that radius, ``(B,), (B,)``."""
-    best, choice = ends.radius.reshape(-1, origins).min(0)
-    return choice * origins + torch.arange(origins, device=choice.device), best
+    Beyond the shortest, rays that have merged with another do not count.
+    """
+    radius = ends.radius if not rank else torch.where(ends.single, ends.radius, torch.inf)
+    radius, order = radius.reshape(-1, origins).sort(dim=0, stable=True)
+    place = min(rank, len(order) - 1)
+    return order[place] * origins + torch.arange(origins, device=order.device), radius[place]
 
 
 def _shortest(ends: Ends, origins: int) -> tuple[Tensor, Tensor]:
