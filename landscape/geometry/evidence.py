@@ -24,8 +24,8 @@ _REWEIGHTED, _SWEEPS = 10, 20
 # Lanczos steps for the largest curvature, and its relative accuracy.
 _STEPS = 20
 _ACCURACY = 0.05
-# A ray has levelled off when doubling a long way changes φ by less than this share.
-_FLAT = 1e-3
+# A ray has levelled off when doubling a long way changes φ by less than this share; that takes so many values.
+_FLAT, LOOKS = 1e-3, 2
 _FAR = 1e3
 
 
@@ -198,7 +198,7 @@ def levels_off(phi: Objective, gauge: Gauge, starts: Starts, rows: Tensor) -> Te
         unit, _ = part.polar(start[rows])
         here, there = (
             some.value(some.origin + (part.clip((r * reach)[:, None].to(unit) * unit) * part.scale))
-            for r in (1, 2)
+            for r in range(1, 1 + LOOKS)
         )
         flat &= ~((there - here).abs() > _FLAT * here.abs()) & ~torch.isinf(there)
     return flat

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from landscape.errors import ConfigurationError
 from landscape.geometry.continuation import Continuation
-from landscape.geometry.evidence import levels_off, point_evidence
+from landscape.geometry.evidence import LOOKS, levels_off, point_evidence
 from landscape.geometry.gauge import Box, make_gauge
 from landscape.geometry.metrics import metric_scale
 from landscape.geometry.search import Effort, Nearest
@@ -200,4 +200,5 @@ def _saturated(search: Continuation, first: Starts, settled: Tensor) -> Tensor:
     flat = torch.zeros(len(settled), dtype=torch.bool, device=settled.device)
     if len(rows):
         flat[rows] = levels_off(search.phi, search.gauge, first, rows)
+        search.counter.values += LOOKS * len(first) * len(rows)
     return ~settled & flat[:, None]
