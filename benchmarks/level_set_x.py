@@ -185,7 +185,7 @@ def main() -> None:
     parser.add_argument("--norm", type=float, choices=(2.0, math.inf), default=2.0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0, help="of the choice of images")
-    parser.add_argument("--batch", type=int, default=250)
+    parser.add_argument("--batch", type=int, default=500)
     parser.add_argument("--steps", type=int, default=1000, help="of DDN and FMN")
     parser.add_argument("--refinement", type=int, default=400, help="steps of Brendel-Bethge")
     parser.add_argument("--output", type=Path, help="JSON of all numbers")

@@ -314,7 +314,7 @@ def test_restarts_from_a_linear_function_lead_to_its_nearest_point(norm: float) 
     steepest = steepest / norm_of(steepest, norm)
     looked = smoothed(rays, away, contest, Generator().manual_seed(0))
     assert torch.allclose(looked, steepest * norm_of(away, norm)[:, None])
-    leapt = annealed(rays, distance * away / norm_of(away, norm), contest)
+    leapt = annealed(rays, distance * away / norm_of(away, norm), contest, Generator().manual_seed(0))
     assert torch.allclose(leapt / norm_of(leapt, norm), steepest, atol=0.02)
     assert float(norm_of(leapt, norm)) == pytest.approx(distance, rel=0.06)
     assert 1000 - int(contest.left) == rays.counter.gradients
@@ -325,7 +325,7 @@ def test_restarts_leave_out_rays_without_an_end() -> None:
     nowhere = torch.full((1, 6), torch.nan, dtype=torch.float64)
     contest = free_contest(rays)
     assert smoothed(rays, nowhere, contest, Generator().manual_seed(0)).isnan().all()
-    assert annealed(rays, nowhere, contest).isnan().all()
+    assert annealed(rays, nowhere, contest, Generator().manual_seed(0)).isnan().all()
     assert rays.counter.gradients == 0
 
 

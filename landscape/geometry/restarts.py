@@ -14,8 +14,10 @@ from landscape.geometry.rays import Rays
 # Gradients are averaged over so many pairs of opposite points, at so many lengths of the displacement.
 _PAIRS = 2
 _SURROUNDINGS = {1.0: 2.0, 2.0: 4.0, math.inf: 2.0}
-# Large steps: how many, the first one in units of the radius, and the change of the radius in each.
-_ANNEALING, _LARGEST_STEP, _PACE = 24, 10.0, 0.05
+# Large steps: how many, and the first one in units of the radius, from 1 to this.
+_ANNEALING, _LARGEST_STEP = 24, 100.0
+# By how much the radius changes in each, at first and at last.
+_PACE, _LAST_PACE = 0.3, 0.03
 
 
 def smoothed(rays: Rays, v: Tensor, contest: Contest, generator: Generator) -> Tensor:
@@ -41,22 +43,27 @@ def smoothed(rays: Rays, v: Tensor, contest: Contest, generator: Generator) -> T
     return result
 
 
-def annealed(rays: Rays, v: Tensor, contest: Contest) -> Tensor:
+def annealed(rays: Rays, v: Tensor, contest: Contest, generator: Generator) -> Tensor:
     """Displacements found by large steps that shrink, ``(R, n)``: they cross from one basin into others.
 
-    Each step adds a multiple of the steepest direction to the unit displacement, and moves the radius a little
-    towards the level, as minimum-norm attacks do (Rony et al. 2018; cosine schedule of Pintor et al. 2021).
+    Each step adds a multiple of the steepest direction to the unit displacement, and moves the radius towards the
+    level, as minimum-norm attacks do (Rony et al. 2018; cosine schedule of Pintor et al. 2021). Noise at the start
+    and in the size of the steps makes every attempt another one.
     """
     rows = torch.nonzero(torch.isfinite(v).all(-1))[:, 0]
     some = rays.take(rows)
     unit, radius = some.gauge.polar(v[rows])
+    noise, _ = some.gauge.polar(torch.randn(unit.shape, generator=generator, dtype=torch.float32).to(unit))
+    largest = _LARGEST_STEP ** torch.rand(len(unit), 1, generator=generator, dtype=torch.float32).to(unit)
+    unit, _ = some.gauge.polar(unit + noise)
     for number in range(_ANNEALING):
         excess, gradient = some.excess_and_gradient(some.displacement(unit, radius))
         contest.charge(rows)
+        cooling = (1 + math.cos(math.pi * number / _ANNEALING)) / 2
         steepest, _ = some.gauge.polar(steepest_direction(gradient, rays.gauge.norm))
-        step = _LARGEST_STEP * (1 + math.cos(math.pi * number / _ANNEALING)) / 2
-        unit, _ = some.gauge.polar(unit + step * steepest.nan_to_num())
-        radius = radius * torch.where(excess >= 0, 1 - _PACE, 1 + _PACE)
+        unit, _ = some.gauge.polar(unit + cooling * largest * steepest.nan_to_num())
+        pace = _LAST_PACE + _PACE * cooling
+        radius = radius * torch.where(excess >= 0, 1 - pace, 1 + pace)
     result = torch.full_like(v, torch.nan)
     result[rows] = some.displacement(unit, radius)
     return result

@@ -159,7 +159,7 @@ def _restart(
     some = rays.take(rows)
     usable = torch.isfinite(best) & (contest.left >= _WORTH_RESTARTING)
     v = some.displacement(ends.direction[rows], torch.where(usable, best, torch.nan))
-    start = annealed(some, v, contest) if far else smoothed(some, v, contest, generator)
+    start = annealed(some, v, contest, generator) if far else smoothed(some, v, contest, generator)
     last = number == effort.restarts - 1
     rounds = math.inf if last else min(_ROUNDS, math.ceil(effort.budget / 8))
     return _improve(some, ends, rows, start, contest, effort.tol, rounds)
