@@ -2,7 +2,7 @@
 
 φ is the mean cross-entropy over 256 images of MNIST as a function of the float32 parameters of a fully connected
 network, trained until it is small. Two levels, ½ and ln 2. Starts are those of ``landscape.study.measure``: ± the
-two leading eigenvectors, the gradient and three random directions; eigenvectors are found beforehand, by a few
+two leading eigenvectors, the gradient and two random directions; eigenvectors are found beforehand, by a few
 Lanczos steps, and are billed apart. ``--starts none`` lets the call find them itself.
 
 Each network is measured in a process of its own. Its memory is the largest resident set during the call

@@ -16,7 +16,7 @@ from landscape.problem.losses import POSITIVE_LOSSES, log_odds_level, loss_by_na
 from landscape.problem.network import channels_last, check_problem, detached
 
 # Images per forward pass.
-CHUNK = 2000
+CHUNK = 1000
 
 
 @dataclass(frozen=True)
