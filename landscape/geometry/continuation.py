@@ -74,13 +74,15 @@ class Continuation(Origins):
         """Search all levels; results come in the order of ``levels``, ``(C,)``.
 
         Upwards, the ends of one level are the starts of the next. Another branch of minima may be nearer at high
-        levels, to which no end of the lowest leads: so the highest is searched from the first starts, too, and
-        what is found there is followed downwards.
+        levels, to which the best ends of the lowest do not lead: so the highest is searched from its other ends,
+        too, of large vectors from the first starts, and what is found there is followed downwards.
         """
         order = torch.argsort(levels)
         ascending = levels[order]
         found = [self._search(ascending[0], starts)]
-        others = self._moved(found[0].ends, ~self._followed(found[0].ends), ascending[0], ascending[-1])
+        others = starts
+        if not is_large(self.gradient):  # what is not made anew is held all the time
+            others = self._moved(found[0].ends, ~self._followed(found[0].ends), ascending[0], ascending[-1])
         for lower, level in pairwise(ascending):
             ends = found[-1].ends
             onward = self._moved(ends, self._followed(ends), lower, level)
@@ -89,7 +91,8 @@ class Continuation(Origins):
             result = self._search(level, onward)
             del onward  # in large models its memory is needed
             result = self._again(level, starts, result, ~torch.isfinite(result.radius))
-            if level == ascending[-1]:
+            if level == ascending[-1]:  # its ends lead to no other level
+                result = replace(result, ends=result.ends.take(_NOTHING))
                 result = self._again(level, others, result, torch.ones_like(result.radius, dtype=torch.bool))
             found.append(result)
         for lower in range(len(found) - 2, -1, -1):
