@@ -8,9 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 # Tests are imported without their folder on the path; `oracles`, and what worker processes import, live there.
 sys.path.insert(0, str(Path(__file__).parent))
+
+# The same examples in every run: what a property test finds, it finds before the change is in.
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile("repeatable")
 
 
 @pytest.fixture(autouse=True, scope="session")
