@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,23 @@ _METRICS = ("euclidean", "elementwise", "filter", "layer")
 _NOT_WITH_CURVE = {
     "metric": "euclidean",
     "biases": True,
-    "theta_norm": "2",
-    "x_norm": "2",
+    "theta_norm": 2.0,
+    "x_norm": 2.0,
     "box": False,
     "joint": False,
     "per_sample": 0,
     "certify": 0,
 }
+
+
+def _norm(name: str, what: str) -> Callable[[options.Command], options.Command]:
+    choice = click.Choice(tuple(_NORMS))
+    return click.option(name, type=choice, default="2", callback=lambda _, __, chosen: _NORMS[chosen], help=what)
+
+
+def _samples(name: str, place: int, what: str) -> Callable[[options.Command], options.Command]:
+    shown = f"{_SAMPLES[place]}; {_CURVE_SAMPLES[place]} with --curve"
+    return click.option(name, type=options.SIZE, default=None, show_default=shown, help=what)
 
 
 @click.command(name="width")
@@ -39,20 +50,8 @@ _NOT_WITH_CURVE = {
 )
 @options.at
 @options.levels
-@click.option(
-    "--samples",
-    type=options.SIZE,
-    default=None,
-    show_default=f"{_SAMPLES[0]}; {_CURVE_SAMPLES[0]} with --curve",
-    help="Training samples in the loss over θ.",
-)
-@click.option(
-    "--x-samples",
-    type=options.SIZE,
-    default=None,
-    show_default=f"{_SAMPLES[1]}; {_CURVE_SAMPLES[1]} with --curve",
-    help="Test samples whose distance is searched.",
-)
+@_samples("--samples", 0, "Training samples in the loss over θ.")
+@_samples("--x-samples", 1, "Test samples whose distance is searched.")
 @click.option(
     "--metric",
     type=click.Choice(_METRICS),
@@ -60,8 +59,8 @@ _NOT_WITH_CURVE = {
     help="Metric on θ; elementwise, in units of |θ|, does not see ReLU rescaling.",
 )
 @click.option("--biases/--no-biases", default=True, help="Whether biases may move.")
-@click.option("--theta-norm", type=click.Choice(tuple(_NORMS)), default="2", help="Norm in θ.")
-@click.option("--x-norm", type=click.Choice(tuple(_NORMS)), default="2", help="Norm in X.")
+@_norm("--theta-norm", "Norm in θ.")
+@_norm("--x-norm", "Norm in X.")
 @click.option("--box/--no-box", default=False, help="Whether images stay in [0, 1].")
 @click.option("--joint", is_flag=True, help="Also search the whole matrix X with the mean loss.")
 @click.option(
@@ -139,14 +138,8 @@ def command(
         x_samples=x_samples,
         seed=seed,
         tol=tol,
-        metric=geometry["metric"],
-        biases=geometry["biases"],
-        theta_norm=_NORMS[geometry["theta_norm"]],
-        x_norm=_NORMS[geometry["x_norm"]],
-        box=geometry["box"],
-        joint=geometry["joint"],
-        per_sample=geometry["per_sample"],
-        certified=geometry["certify"],
+        certified=geometry.pop("certify"),
+        **geometry,
     )
     snapshot, problem = load(runs[0], at, device, threads)
     found = measure_widths(problem, chosen, lambda text: note(f"{text} …"))

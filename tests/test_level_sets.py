@@ -167,6 +167,18 @@ def test_plane_networks_against_ray_scan(name: str) -> None:
     assert_on_level(result, phi)
 
 
+def test_many_kinks_need_more_than_the_default_budget() -> None:
+    """What docs/method.md says of small islands: about half of them by default, nearly all at 400 gradients."""
+    sizes, activation, seed, gain = PLANE_NETWORKS["deep relu"]
+    model = small_net(sizes, activation, seed=seed, gain=gain)
+    x = 1.5 * normal(32, 2)
+    phi = input_objective(model, x, model(x).argmax(1).detach())
+    plain = level_set_distance(phi, [1.2], num_random=8).distance
+    long = level_set_distance(phi, [1.2], num_random=8, budget=400, restarts=4).distance
+    found = (plain <= 1.001 * torch.minimum(plain, long)).double().mean()
+    assert 0.4 < float(found) < 0.95
+
+
 def bumpy(z: Tensor) -> Tensor:
     """Smooth, not convex, unbounded; its level sets have several local nearest points."""
     return (z**2 * torch.arange(1, z.shape[1] + 1)).sum(-1) / 8 + torch.sin(2 * z).sum(-1) + 2 * z[:, 0]

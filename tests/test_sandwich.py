@@ -17,6 +17,7 @@ That an attack's distance ≤ ours d(ln 10) does *not* follow: an attack that mi
 from __future__ import annotations
 
 import importlib
+import logging
 import math
 import sys
 import warnings
@@ -42,6 +43,7 @@ torchattacks: Any = pytest.importorskip("torchattacks")
 rivals: Any = importlib.import_module("rivals_x")
 benchmark: Any = importlib.import_module("level_set_x")
 
+LOG = logging.getLogger(__name__)
 SNAPSHOTS = ("adam_lr0.0015_b16_seed0", "sgd_lr0.2_b16_seed1")
 LN2, LN10 = math.log(2), math.log(10)
 # At half the cost of attacks with 1000 steps, 500 gradients a level: what the search may miss by, for all images
@@ -156,10 +158,19 @@ def test_no_attack_is_nearer_on_many_images(many: Case) -> None:
     for name, prepare in rivals.rivals(2.0, MANY_STEPS, REFINEMENT).items():
         found[name] = attacked(many, prepare(found))
         assert torch.isfinite(found[name].distance).double().mean() > 0.9  # DDN misses 6 % on one network
-    for attack in found.values():
+    for name, attack in found.items():
+        ratio = (many.lower() / attack.distance).nan_to_num(0.0)
+        beyond = (ratio > 1 + TOLERANCE).double().mean()
+        LOG.info(
+            "%s: nearer by over 3 %% for %.1f %% of images, at most %.3f times", name, 100 * beyond, ratio.max()
+        )
         check_not_longer(many.lower(), attack.distance)
+        assert beyond <= EXCEPTIONS
 
 
 @pytest.mark.slow
 def test_the_boundary_lies_between_on_many_images(many: Case) -> None:
-    test_the_boundary_lies_between_ln_2_and_ln_10(many)
+    inner, boundary, outer = many.lower(), many.margin.distance[:, 0], many.cross_entropy.distance[:, 1]
+    assert torch.isfinite(boundary).all()
+    check_not_longer(inner, boundary)
+    check_not_longer(boundary, outer)

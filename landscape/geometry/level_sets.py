@@ -78,8 +78,9 @@ def level_set_distance(  # noqa: PLR0913  (the options of one search)
 
     Every distance is that of a point on the level set, hence an upper bound; how good, its evidence tells. Starts
     approach the level by cutting planes and descend on it (`landscape.geometry.descent`); those that fall behind
-    stop. Then the search restarts from the best point, led by gradients averaged over its surroundings. The ends
-    of one level are the starts of the next, upwards and back.
+    stop. Then the search restarts from the best point, led by gradients averaged over its surroundings, and with
+    more than four restarts from the next best ones, too, by large steps. The ends of one level are the starts of
+    the next, upwards and back.
 
     Args:
         phi: Any Objective with origin ``(B, n)``.
@@ -96,7 +97,7 @@ def level_set_distance(  # noqa: PLR0913  (the options of one search)
             accurate to about tol²/2, as far as one local minimum goes.
         budget: Gradients for each origin and level, all starts together. The highest level may take twice as many,
             and some more are spent to follow neighbouring levels, and where no ray meets the level.
-        restarts: How often to begin anew from the best point while the budget lasts.
+        restarts: How often to begin anew from the best points while the budget lasts.
         second_order: Also compute the curvature of the level set, by Hessian-vector products (2-norm, no box).
 
     Raises:

@@ -19,10 +19,11 @@ from landscape.geometry.starts import Starts
 from landscape.geometry.turns import search_in_turns
 
 # With restarts, the share of the budget that searches from the starts may use. A restart needs some gradients to
-# be worth it; all but the last one end after some rounds, since most is gained in the first.
+# be worth it; all but the last one end after some rounds, at most this share of the budget, since most is gained
+# in the first.
 _FIRST_SHARE = 0.35
 _WORTH_RESTARTING = 8
-_ROUNDS = 12
+_ROUNDS, _ROUNDS_SHARE = 12, 1 / 8
 # Gradients that are kept for following kinks at the end, and that one round of climbing takes.
 _POLISHING = 10
 _WORTH_CLIMBING = CLIMBERS * STEPS
@@ -45,7 +46,7 @@ class Effort:
 
     tol: float  # tangent of the angle between displacement and gradient at which a descent stops
     budget: int  # gradients for each origin and level
-    restarts: int  # searches that begin anew from the best point found
+    restarts: int  # searches that begin anew from the best points found
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ def _restart(
     v = some.displacement(ends.direction[rows], torch.where(usable, best, torch.nan))
     start = annealed(some, v, contest, generator) if far else smoothed(some, v, contest, generator)
     last = number == effort.restarts - 1
-    rounds = math.inf if last else min(_ROUNDS, math.ceil(effort.budget / 8))
+    rounds = math.inf if last else min(_ROUNDS, math.ceil(_ROUNDS_SHARE * effort.budget))
     return _improve(some, ends, rows, start, contest, effort.tol, rounds)
 
 
@@ -203,7 +204,7 @@ def _improve(
 
 
 def _confirmed(rays: Rays, ends: Ends, origins: int) -> Ends:
-    """Ends of which each origin's best is exactly on its level.
+    """Ends of which each origin's best is on its level, not only to first order.
 
     A hill that ends just below the level looks, to first order, as if it met it.
     """
