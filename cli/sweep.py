@@ -44,7 +44,7 @@ def command(file: Path, output: Path, workers: int | None, dry_run: bool, as_jso
     from landscape.engine import default_workers, local_executor
     from landscape.training.sweep import sweep
 
-    count = workers or default_workers()
+    count = min(workers or default_workers(), len(configurations))
     outcomes = sweep(configurations, output, local_executor(count, threads=1), workers=count)
     results, failures = [], []
     with counter("runs", len(configurations)) as bar:

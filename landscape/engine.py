@@ -107,8 +107,14 @@ def local_executor(workers: int, threads: int) -> MakeExecutor:
 class _LocalExecutor(ProcessPoolExecutor):
     """A pool that also ends running tasks when it is told to cancel: they are safe to kill and resume.
 
-    Workers start with interrupts held back, until they have their own way to leave.
+    Workers start with interrupts held back, until they have their own way to leave; and all at once: one
+    that starts while the pool cleans up after another that died can crash the clean-up, whose survivors then
+    wait for ever (Python < 3.12.1).
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._safe_to_dynamically_spawn_children = False
 
     def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
         resource_tracker.ensure_running()  # by itself it would let interrupts through again

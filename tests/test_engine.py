@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from landscape.engine import default_workers, local_executor, run_tasks
+from landscape.engine import _LocalExecutor, default_workers, local_executor, run_tasks
 from landscape.errors import ConfigurationError
 
 
 def spawned_pool() -> Executor:
-    return ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"))
+    return _LocalExecutor(2, mp_context=multiprocessing.get_context("spawn"))
 
 
 def square(task: int) -> int:
@@ -85,6 +85,17 @@ def test_local_executor_spawns_workers_with_their_threads() -> None:
     with local_executor(1, 1)() as executor:
         assert isinstance(executor, ProcessPoolExecutor)
         assert executor._mp_context is multiprocessing.get_context("spawn")
+
+
+def test_workers_start_together() -> None:
+    """None may start while the pool cleans up after one that died."""
+    with spawned_pool() as pool:
+        assert isinstance(pool, _LocalExecutor)
+        assert pool.submit(square, 2).result() == 4
+        started = list(pool._processes)
+        assert len(started) == 2
+        assert [f.result() for f in [pool.submit(square, task) for task in range(8)]] == [t * t for t in range(8)]
+        assert list(pool._processes) == started
 
 
 def test_no_more_than_window_tasks_are_in_flight() -> None:
