@@ -10,9 +10,9 @@ import torch
 from oracles import quadratic, small_net, symmetric
 from torch import Generator, Tensor, nn
 
-from landscape.geometry import gauge, search
-from landscape.geometry.gauge import dot, norm_of
+from landscape.geometry import search, vectors
 from landscape.geometry.level_sets import LevelSetDistance, level_set_distance
+from landscape.geometry.vectors import dot, norm_of
 from landscape.objectives import Objective, objective
 from landscape.problem.input_objective import input_objective
 from landscape.problem.parameter_objective import parameter_objective
@@ -43,8 +43,8 @@ def small_and_large(name: str, monkeypatch: pytest.MonkeyPatch) -> tuple[LevelSe
     phi, levels, options = problems()[name]
     settings: dict[str, Any] = {"restarts": 0, "tol": 1e-4, "budget": 300} | options
     small = level_set_distance(phi, levels, **settings)
-    monkeypatch.setattr(gauge, "LARGE", 1)
-    monkeypatch.setattr(gauge, "_BLOCK", 3)
+    monkeypatch.setattr(vectors, "LARGE", 1)
+    monkeypatch.setattr(vectors, "_BLOCK", 3)
     return small, level_set_distance(phi, levels, **settings)
 
 
@@ -72,7 +72,7 @@ def test_the_last_start_may_win(monkeypatch: pytest.MonkeyPatch) -> None:
     phi = objective(two_valleys, torch.full((1, 4), 1e-6, dtype=torch.float64))
     starts = torch.eye(4, dtype=torch.float64)[[1, 2, 3, 1, 2, 3, 0]][:, None]
     starts = torch.cat([starts, -starts[-1:]]) * 0.5
-    monkeypatch.setattr(gauge, "LARGE", 1)
+    monkeypatch.setattr(vectors, "LARGE", 1)
     found = level_set_distance(phi, [1.0], starts=starts, num_random=0, restarts=0, budget=60)
     assert float(found.distance) == pytest.approx(1, rel=1e-4)
     assert found.num_gradients < 120
@@ -97,9 +97,9 @@ def test_origins_in_turns_give_what_they_give_together(monkeypatch: pytest.Monke
 def test_sums_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = torch.randn(2, 5, 11, generator=Generator().manual_seed(0), dtype=torch.float64)
     whole = dot(a, b), [norm_of(a, p) for p in (1, 2, math.inf)]
-    monkeypatch.setattr(gauge, "LARGE", 1)
-    monkeypatch.setattr(gauge, "_BLOCK", 4)
-    assert len(gauge.blocks(a)) == 3
+    monkeypatch.setattr(vectors, "LARGE", 1)
+    monkeypatch.setattr(vectors, "_BLOCK", 4)
+    assert len(vectors.blocks(a)) == 3
     assert torch.allclose(dot(a, b), whole[0], rtol=1e-13)
     for p, expected in zip((1, 2, math.inf), whole[1], strict=True):
         assert torch.allclose(norm_of(a, p), expected, rtol=1e-14)

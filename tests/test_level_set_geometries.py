@@ -112,13 +112,13 @@ def boxed_plane_networks(norm: float) -> Ratios:
     return scanned(norm, boxed=True)
 
 
-def scanned(norm: float, boxed: bool) -> Ratios:
+def scanned(norm: float, boxed: bool, seed: int = 5) -> Ratios:
     """Against scans of all rays of the plane; found points lie on the level, so the scan may look only as far."""
     found, truth = [], []
     bounds = (-2.5, 2.5) if boxed else (-math.inf, math.inf)
-    for sizes, activation, seed, gain in NETWORKS.values():
-        model = small_net(sizes, activation, seed=seed, gain=gain)
-        x = normal(8, 2, seed=5).clamp(-2, 2)
+    for sizes, activation, weights, gain in NETWORKS.values():
+        model = small_net(sizes, activation, seed=weights, gain=gain)
+        x = normal(8, 2, seed=seed).clamp(-2, 2)
         y = model(x).argmax(1).detach()
         phi = input_objective(model, x, y)
         result = thorough(phi, 1.2, norm, box=bounds if boxed else None)
@@ -171,23 +171,22 @@ def never_shorter(ratios: Ratios, rounding: float = 1e-6) -> bool:
 
 
 # The least share within 1e-3 of the truth. In the 1-norm local minima are many, and lie at corners.
-FAMILIES: dict[str, tuple[Callable[[float], Ratios], dict[float, float]]] = {
-    "hyperplanes": (hyperplanes, {1.0: 1.0, 2.0: 1.0, math.inf: 1.0}),
-    "hyperplanes in a box": (hyperplanes_in_a_box, {1.0: 1.0, 2.0: 1.0, math.inf: 1.0}),
-    "linear margins": (linear_margins, {1.0: 0.95, 2.0: 1.0, math.inf: 1.0}),
-    "convex quadratics": (convex_quadratics, {1.0: 0.8, 2.0: 1.0, math.inf: 1.0}),
-    "plane networks": (plane_networks, {1.0: 0.8, 2.0: 1.0, math.inf: 1.0}),
-    "plane networks in a box": (boxed_plane_networks, {1.0: 0.8, 2.0: 1.0, math.inf: 1.0}),
+FAMILIES: dict[str, Callable[[float], Ratios]] = {
+    "hyperplanes": hyperplanes,
+    "hyperplanes in a box": hyperplanes_in_a_box,
+    "linear margins": linear_margins,
+    "convex quadratics": convex_quadratics,
+    "plane networks": plane_networks,
+    "plane networks in a box": boxed_plane_networks,
 }
 
 
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_family_in_a_norm(family: str, norm: float) -> None:
-    solve, least = FAMILIES[family]
-    ratios = solve(norm)
+    ratios = FAMILIES[family](norm)
     assert never_shorter(ratios, 1e-5)
-    assert share_within(ratios) >= least[norm]
+    assert share_within(ratios) == 1
 
 
 def test_smooth_functions_against_another_optimiser() -> None:
@@ -195,9 +194,17 @@ def test_smooth_functions_against_another_optimiser() -> None:
     assert share_within(smooth()) == 1
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("norm", NORMS)
+def test_kinks_of_plane_networks_in_other_places(norm: float, seed: int) -> None:
+    ratios = scanned(norm, boxed=False, seed=20 + seed)
+    assert never_shorter(ratios, 1e-5)
+    assert share_within(ratios) >= 0.85
+
+
 def test_all_euclidean_cases_together() -> None:
     """The promise of the reference: 99 % within 1e-3, none shorter than the truth."""
-    everything = [solve(2.0) for solve, _ in FAMILIES.values()] + [smooth()]
+    everything = [solve(2.0) for solve in FAMILIES.values()] + [smooth()]
     ratios = torch.cat([r[0] for r in everything]), torch.cat([r[1] for r in everything])
     assert len(ratios[0]) > 150
     assert never_shorter(ratios, 1e-5)

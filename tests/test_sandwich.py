@@ -35,7 +35,7 @@ from landscape.problem.directions import targeted_starts
 from landscape.problem.input_objective import input_objective
 from landscape.problem.losses import loss_by_name
 from landscape.snapshots import load_snapshot
-from landscape.study.measure import TARGETED_STARTS, load_problem
+from landscape.study.measure import load_problem
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 pytest.importorskip("foolbox")
@@ -46,12 +46,14 @@ benchmark: Any = importlib.import_module("level_set_x")
 LOG = logging.getLogger(__name__)
 SNAPSHOTS = ("adam_lr0.0015_b16_seed0", "sgd_lr0.2_b16_seed1")
 LN2, LN10 = math.log(2), math.log(10)
-# At half the cost of attacks with 1000 steps, 500 gradients a level: what the search may miss by, for all images
-# but one in thirty (a nearer basin that no start of ours leads to has been seen), and for every one.
+# What the search may miss by, for all images but one in thirty, and for every one: a nearer basin that no start of
+# ours leads to has been seen. Some images take 500 gradients a level; many 2000, less than the attacks together.
 TOLERANCE, LIMIT, EXCEPTIONS = 0.03, 0.25, 1 / 30
-BUDGET, RESTARTS = 500, 10
+BUDGET, RESTARTS = 500, 20
 IMAGES, STEPS = 30, 300
 MANY_IMAGES, MANY_STEPS, REFINEMENT = 500, 1000, 400
+MANY_BUDGET, MANY_RESTARTS, MANY_EXCEPTIONS = 2000, 80, 1 / 200
+OTHER_CLASSES = 9
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:eagerpy", "ignore::UserWarning:foolbox")
 
@@ -76,26 +78,26 @@ class Case:
         return torch.where(found.below_minimum[:, 0], 0.0, found.distance[:, 0])
 
 
-def case(snapshot: str, images: int) -> Case:
+def case(snapshot: str, images: int, budget: int, restarts: int) -> Case:
     problem = load_problem(load_snapshot(f"embedded:runs/{snapshot}", "last"), "cpu")
     x, y = benchmark.correct_images(problem.model, problem.test, images, seed=0)
-    starts = targeted_starts(problem.model, x, y, TARGETED_STARTS)
+    starts = targeted_starts(problem.model, x, y, OTHER_CLASSES)
 
     def search(loss: str, levels: list[float]) -> LevelSetDistance:
         phi = input_objective(problem.model, x, y, loss=loss)
-        return level_set_distance(phi, levels, starts=starts, num_random=0, budget=BUDGET, restarts=RESTARTS)
+        return level_set_distance(phi, levels, starts=starts, num_random=0, budget=budget, restarts=restarts)
 
     return Case(problem.model, x, y, search("cross_entropy", [LN2, LN10]), search("margin", [0.0]))
 
 
 @pytest.fixture(scope="module", params=SNAPSHOTS)
 def few(request: pytest.FixtureRequest) -> Case:
-    return case(request.param, IMAGES)
+    return case(request.param, IMAGES, BUDGET, RESTARTS)
 
 
 @pytest.fixture(scope="module", params=SNAPSHOTS)
 def many(request: pytest.FixtureRequest) -> Case:
-    return case(request.param, MANY_IMAGES)
+    return case(request.param, MANY_IMAGES, MANY_BUDGET, MANY_RESTARTS)
 
 
 def carlini_wagner(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -124,11 +126,11 @@ def attacked(of: Case, attack: Any) -> Any:
         return rivals.find(attack, of.model, of.x, of.y, 2.0)
 
 
-def check_not_longer(short: Tensor, long: Tensor) -> None:
+def check_not_longer(short: Tensor, long: Tensor, exceptions: float = EXCEPTIONS) -> None:
     """``short`` ≤ ``long`` within the tolerance for almost all images, and within the limit for all."""
     ratio = short / long
     missed = {i: round(r, 4) for i, r in enumerate(ratio.tolist()) if not r <= 1 + TOLERANCE}
-    assert len(missed) <= EXCEPTIONS * len(ratio), missed
+    assert len(missed) <= exceptions * len(ratio), missed
     assert all(r <= 1 + LIMIT for r in missed.values()), missed
 
 
@@ -164,8 +166,7 @@ def test_no_attack_is_nearer_on_many_images(many: Case) -> None:
         LOG.info(
             "%s: nearer by over 3 %% for %.1f %% of images, at most %.3f times", name, 100 * beyond, ratio.max()
         )
-        check_not_longer(many.lower(), attack.distance)
-        assert beyond <= EXCEPTIONS
+        check_not_longer(many.lower(), attack.distance, MANY_EXCEPTIONS)
 
 
 @pytest.mark.slow

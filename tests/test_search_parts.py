@@ -18,12 +18,13 @@ from landscape.geometry.climb import climb_within
 from landscape.geometry.contest import Contest
 from landscape.geometry.cuts import Cuts, nonnegative_least_squares, onto_ball, project
 from landscape.geometry.descent import Ends, descend, settle
-from landscape.geometry.gauge import Gauge, dual_norm, make_gauge, norm_of, steepest_direction
+from landscape.geometry.gauge import Gauge, make_gauge
 from landscape.geometry.level_sets import level_set_distance
 from landscape.geometry.quasi_newton import CurvaturePairs
 from landscape.geometry.rays import Counter, Rays
-from landscape.geometry.restarts import annealed, smoothed
+from landscape.geometry.restarts import annealed, corners, smoothed
 from landscape.geometry.search import _best_rows, _distinct
+from landscape.geometry.vectors import dots, dual_norm, finite, norm_of, steepest_direction
 from landscape.objectives import Objective, objective
 
 NORMS = (1.0, 2.0, math.inf)
@@ -101,10 +102,12 @@ def test_projection_on_cuts_against_another_program(bound: float) -> None:
     normals = torch.nn.functional.normalize(normal(count, cuts, size), dim=-1)
     centre, inside = 0.1 * normal(count, size, seed=1), 0.3 * normal(count, size, seed=2).clamp(-2, 2)
     offsets = torch.einsum("rmn,rn->rm", normals, inside)
-    w, weights = project(centre, normals, offsets, lambda w: w.clamp(-bound, bound), 20)
+    w, weights = project(
+        centre, normals, offsets, onto_ball(gauge_of(size, math.inf), torch.full((count,), bound)), 20
+    )
     truth = torch.stack([programmed(*row, bound) for row in zip(centre, normals, offsets, strict=True)])
     assert (weights >= 0).all()
-    # Ten sweeps of coordinate ascent, with a little regularisation.
+    # Some sweeps of coordinate ascent, with a little regularisation.
     assert (w - truth).norm(dim=1).median() < 1e-3
     assert (w - truth).norm(dim=1).max() < 0.05
 
@@ -122,13 +125,28 @@ def test_projection_on_balls(norm: float) -> None:
     """The projection p of w obeys (w − p)·(q − p) ≤ 0 for all q of the ball."""
     w, radius = normal(5, 4), torch.tensor([0.3, 0.9, 1.5, 2.5, 99.0], dtype=torch.float64)
     onto = onto_ball(gauge_of(4, norm), radius)
-    p = onto(w)
+    p = onto(w).w
     assert (norm_of(p, norm) <= radius * (1 + 1e-9)).all()
     assert torch.equal(p[4], w[4])
-    others = onto(3 * normal(5, 4, seed=2))
+    others = onto(3 * normal(5, 4, seed=2)).w
     for _ in range(50):
-        others = onto(others + 0.5 * normal(5, 4, seed=3))
+        others = onto(others + 0.5 * normal(5, 4, seed=3)).w
         assert (((w - p) * (others - p)).sum(1) <= 1e-9).all()
+
+
+@pytest.mark.parametrize("norm", [1.0, math.inf])
+@pytest.mark.parametrize("boxed", [False, True])
+def test_derivative_of_projections_on_balls(norm: float, boxed: bool) -> None:
+    origin = torch.rand(6, 5, generator=Generator().manual_seed(3), dtype=torch.float64)
+    gauge = make_gauge(origin, torch.ones(1, 5, dtype=torch.float64), norm, (0.0, 1.0) if boxed else None)
+    onto = onto_ball(gauge, torch.tensor([0.2, 0.5, 0.9, 1.3, 2.0, 99.0], dtype=torch.float64))
+    w, v, step = normal(6, 5), normal(6, 5, seed=1), 1e-7
+    at = onto(w)
+    derivative = at.free * v
+    if at.rim is not None:
+        derivative = derivative - at.rim * (at.rim * v).sum(1, keepdim=True)
+    assert torch.allclose((onto(w + step * v).w - onto(w - step * v).w) / (2 * step), derivative, atol=1e-5)
+    assert not at.free.all()
 
 
 def test_cuts_keep_the_active_ones_and_spare_the_level_set() -> None:
@@ -403,3 +421,57 @@ def test_two_loop_recursion_is_the_matrix_of_bfgs(count: int) -> None:
     pairs.add(rows, moves[0], -moves[0])  # curves downwards: not remembered
     assert torch.equal(pairs.solve(rows, slope), solved)
     assert torch.equal(pairs.solve(rows[1:], slope[1:]), solved[1:])
+
+
+def test_two_loop_recursion_of_rays_that_remember_unequally_much() -> None:
+    """Memory that a ray has not used holds anything; it must not be looked at."""
+    like, hessian = torch.zeros(3, 6).double(), symmetric([5.0, 4.0, 2.0, 1.0, 0.5, 0.2])
+    pairs = CurvaturePairs(like, 4)
+    for memory in (pairs.moves, pairs.changes, pairs.weights):
+        memory.fill_(math.nan)
+    slope = normal(3, 6, seed=99)
+    assert torch.equal(pairs.solve(torch.arange(3), slope), slope)
+    moves: list[list[Tensor]] = [[], [], []]
+    for i in range(5):
+        rows = torch.arange(i % 3, 3)  # the last ray learns most
+        move = normal(len(rows), 6, seed=i)
+        pairs.add(rows, move, move @ hessian)
+        for row, m in zip(rows.tolist(), move, strict=True):
+            moves[row].append(m)
+    solved = pairs.solve(torch.arange(3), slope)
+    for i, kept in enumerate(m[-4:] for m in moves):
+        assert torch.allclose(solved[i], dense_inverse(kept, [hessian @ m for m in kept]) @ slope[i], rtol=1e-9)
+
+
+def test_corners_of_a_ball_in_the_1_norm() -> None:
+    """Of a quadratic, ± the axis with the largest diagonal entry; nothing where no corner is above the level."""
+    phi = quadratic(torch.diag(torch.tensor([1.0, 9.0, 4.0]).double())[None].repeat(2, 1, 1))
+    rays = rays_of(phi, 2.0, norm=1)
+    v = torch.tensor([[0.5, 0.25, 0.25], [0.25, 0.125, 0.125]], dtype=torch.float64)
+    contest = free_contest(rays)
+    found = corners(rays, v, contest)
+    assert found[0].abs().tolist() == [0.0, 1.0, 0.0]
+    assert found[1].isnan().all()
+    assert contest.left.tolist() == [999, 999]
+
+
+def test_norms_and_inner_products_of_rows() -> None:
+    v, vectors = normal(4, 7).float(), normal(4, 3, 7, seed=1).float()
+    for norm in NORMS:
+        assert torch.equal(norm_of(v, norm), torch.linalg.vector_norm(v.double(), norm, dim=1))
+    assert torch.allclose(dots(vectors, v), torch.einsum("rmn,rn->rm", vectors.double(), v.double()))
+    v[0, 2], v[1, 0], v[2, 0], v[2, 1] = math.nan, math.inf, math.inf, -math.inf
+    assert finite(v).tolist() == [False, False, False, True]
+    assert norm_of(v, math.inf).isnan().tolist() == [True, False, False, False]
+
+
+def test_growth_along_a_ray_within_bounds() -> None:
+    """What has come to a bound no longer adds to the slope."""
+    origin, slope = torch.rand(5, 6, generator=Generator().manual_seed(1)).double(), normal(5, 6, seed=2)
+    gauge = make_gauge(origin, torch.ones(1, 6, dtype=torch.float64), 2, (0.0, 1.0))
+    direction, step = normal(5, 6, seed=3), 1e-6
+    v = gauge.clip(direction)
+    difference = gauge.clip((1 + step) * direction) - gauge.clip((1 - step) * direction)
+    assert torch.allclose((slope * gauge.growing(v)).sum(1), (slope * difference).sum(1) / (2 * step), atol=1e-8)
+    assert (gauge.growing(v) != v).any()
+    assert torch.equal(gauge_of(6, 2).growing(v), v)

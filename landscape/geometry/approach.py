@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from landscape.geometry.contest import Contest
-from landscape.geometry.cuts import Cuts, project
-from landscape.geometry.gauge import Gauge, dot
+from landscape.geometry.cuts import Cuts, onto_bounds, project
+from landscape.geometry.gauge import Gauge
 from landscape.geometry.rays import Rays, crossing, outer_bracket
+from landscape.geometry.vectors import dot, dots, finite
 
 # A point counts as on the level when ψ misses it by less than this share of the climb.
-_NEAR_LEVEL = 0.1
+_NEAR_LEVEL = 0.05
 _ROUNDS = 4
 # A step goes at most this much farther than the one before.
 _GROWTH = 4.0
@@ -42,19 +43,21 @@ def approach(rays: Rays, start: Tensor, contest: Contest) -> Landing:
     """
     nowhere = torch.full_like(start, torch.nan)
     landing = Landing(nowhere, torch.full_like(rays.height, torch.nan), nowhere.clone())
-    rows = torch.nonzero(torch.isfinite(start).all(-1) & (rays.height < rays.target))[:, 0]
+    rows = torch.nonzero(finite(start) & (rays.height < rays.target))[:, 0]
     v, cuts = start.clone(), Cuts(start, _ROUNDS)
     for _ in range(_ROUNDS):
         if not len(rows):
             break
         some = rays.take(rows)
-        excess, gradient = some.excess_and_gradient(v[rows])
+        here = v.index_select(0, rows)
+        excess, gradient = some.excess_and_gradient(here)
         contest.charge(rows)
-        near = (excess.abs() <= _NEAR_LEVEL * some.climb) & (dot(gradient, v[rows]) > 0)
-        _land(landing, rows[near], v[rows[near]], excess[near], gradient[near])
-        cuts.add(rows, v[rows], excess, gradient)
-        v[rows] = torch.where(near[:, None], v[rows], _next(some.gauge, cuts, rows, v[rows], excess))
-        rows = rows[~near]
+        near = (excess.abs() <= _NEAR_LEVEL * some.climb) & (dot(gradient, here) > 0)
+        _land(landing, rows[near], here[near], excess[near], gradient[near])
+        cuts.add(rows, here, excess, gradient)
+        far = torch.nonzero(~near)[:, 0]
+        rows, here, excess = rows[far], here.index_select(0, far), excess[far]
+        v[rows] = _next(some.gauge.take(far), cuts, rows, here, excess)
     if len(rows):
         _land_outwards(landing, rays, rows, (v, start))
     return landing
@@ -68,7 +71,7 @@ def _next(gauge: Gauge, cuts: Cuts, rows: Tensor, v: Tensor, excess: Tensor) -> 
     """Where to look after ``v``: at the shortest displacement that all cuts allow."""
     following = shortest(gauge, *cuts.of(rows))
     length, size = gauge.length(v), gauge.length(following)
-    lost = ~torch.isfinite(following).all(-1) | ~(size > 0)
+    lost = ~finite(following) | ~(size > 0)
     turned = torch.where(excess < 0, 2.0, 0.25).to(v.dtype)[:, None] * v
     limited = following * (_GROWTH * length / size).clamp(max=1).to(v.dtype)[:, None]
     return gauge.clip(torch.where(lost[:, None], turned, limited))
@@ -92,7 +95,7 @@ def _land_outwards(landing: Landing, rays: Rays, rows: Tensor, displacements: tu
 def shortest(gauge: Gauge, normal: Tensor, offset: Tensor) -> Tensor:
     """About the shortest displacement that obeys the cuts, ``(R, m, n), (R, m) -> (R, n)``."""
     centre = torch.zeros_like(normal[:, 0])
-    w, weights = project(centre, normal, offset, gauge.clip, 1 if gauge.lower is None else _UPDATES)
+    w, weights = project(centre, normal, offset, onto_bounds(gauge), 1 if gauge.lower is None else _UPDATES)
     if gauge.norm == 2:
         return w
     pull = torch.einsum("rm,rmn->rn", weights.to(normal.dtype), normal)
@@ -103,7 +106,7 @@ def shortest(gauge: Gauge, normal: Tensor, offset: Tensor) -> Tensor:
         shape = torch.where(size >= 0.5 * size.amax(1, keepdim=True), pull, 0.0)
     else:
         shape = pull / torch.maximum(size, _UNDECIDED * size.mean(1, keepdim=True))
-    grown = torch.einsum("rmn,rn->rm", normal, shape).double()
+    grown = dots(normal, shape)
     needed = torch.where((weights > 0) & (grown > 0), offset / grown, 0.0).amax(1)
     return shape * needed[:, None].to(shape.dtype)
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from landscape.geometry.gauge import Gauge, dual_norm, steepest_direction
+from landscape.geometry.gauge import Gauge
 from landscape.geometry.rays import Counter
+from landscape.geometry.vectors import dual_norm, finite, steepest_direction
 from landscape.objectives import Objective
 
 # Bounds of the adapted step; cut back below the last one, an ascent has ended at a kink or in rounding noise.
@@ -95,7 +96,7 @@ class _Ascent:
         self.misalignment = torch.full_like(base, torch.nan)
         self.slope = torch.zeros_like(self.direction)  # s(g) − u; for ‖·‖₂ its part tangent to the sphere
         self.step = torch.ones_like(base)
-        self.active = torch.isfinite(self.direction).all(-1)
+        self.active = finite(self.direction)
         rows = torch.nonzero(self.active)[:, 0]
         height, gradient = spheres.take(rows).height_and_gradient(self.direction[rows])
         self._move(rows, self.direction[rows], height, gradient)

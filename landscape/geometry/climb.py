@@ -10,9 +10,9 @@ import torch
 from torch import Generator, Tensor
 
 from landscape.geometry.contest import Contest
-from landscape.geometry.gauge import dot, steepest_direction
 from landscape.geometry.rays import Rays, crossing
 from landscape.geometry.starts import Starts
+from landscape.geometry.vectors import dot, steepest_direction
 
 # Climbers for each origin, and the gradients that each may take.
 CLIMBERS, STEPS = 16, 4

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from landscape.geometry.descent import Ends
 from landscape.geometry.eigenpairs import Eigenpairs
-from landscape.geometry.gauge import Gauge, dual_norm, is_large, norm_of, steepest_direction
+from landscape.geometry.gauge import Gauge
 from landscape.geometry.origins import Origins
 from landscape.geometry.rays import Rays
 from landscape.geometry.search import Effort, Nearest, nearest, on_level, refine
 from landscape.geometry.starts import Starts, random_directions
+from landscape.geometry.vectors import dual_norm, is_large, norm_of, steepest_direction
 from landscape.objectives import Objective
 
 # Ends of one level that are followed to the next, the shortest ones, if they are not longer by this factor.

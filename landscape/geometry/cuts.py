@@ -6,16 +6,17 @@ A point w with ψ(w_i) = t + e_i and gradient g_i gives the cut g_i·(w − w_i)
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from landscape.geometry.gauge import Gauge, dot, norm_of
+from landscape.geometry.gauge import Gauge
+from landscape.geometry.vectors import dot, dots, norm_of
 
 # Sweeps of coordinate ascent on the multipliers. A rough solution is enough: the next cut corrects it.
-_SWEEPS = 10
+_SWEEPS = 20
 _REGULARISATION = 1e-4
 _UNUSED = -torch.inf
 
@@ -25,7 +26,8 @@ class Cuts:
 
     def __init__(self, like: Tensor, capacity: int) -> None:
         rays, size = like.shape
-        self.normal = like.new_zeros((rays, capacity, size))  # unit rows
+        # Memory that no cut has needed yet stays untouched, and costs nothing.
+        self.normal = like.new_empty((capacity, rays, size))  # unit rows, zero where there is no cut
         self.offset = torch.full((rays, capacity), _UNUSED, dtype=torch.float64, device=like.device)
         self.last_active = torch.zeros_like(self.offset)
         self.clock = 0
@@ -35,18 +37,24 @@ class Cuts:
         length = norm_of(gradient, 2)
         offset = (dot(gradient, v) - excess) / length
         good = torch.isfinite(offset)
-        rows, self.clock = rows[good], self.clock + 1
+        unit = gradient / length[:, None].to(gradient.dtype)
+        if not good.all():
+            rows, offset, unit = rows[good], offset[good], unit[good]
+        if self.clock < len(self.normal):
+            self.normal[self.clock] = 0.0
+        self.clock += 1
         slot = self.last_active[rows].argmin(1)
-        self.normal[rows, slot] = (gradient / length[:, None].to(gradient.dtype))[good]
-        self.offset[rows, slot] = offset[good]
+        self.normal.flatten(0, 1).index_copy_(0, slot * self.normal.shape[1] + rows, unit)
+        self.offset[rows, slot] = offset
         self.last_active[rows, slot] = self.clock
 
     def of(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Normals and offsets of distinct rays in ascending order, as many as are in use at the most."""
-        used = slice(min(self.clock, self.offset.shape[1]))
-        if len(rows) == len(self.normal):  # all of them are not copied
-            return self.normal[:, used], self.offset[:, used]
-        return self.normal[rows, used], self.offset[rows, used]
+        used = slice(min(self.clock, len(self.normal)))
+        normal, offset = self.normal[used], self.offset[:, used]
+        if len(rows) < normal.shape[1]:  # all of them are not copied
+            normal, offset = normal.index_select(1, rows), offset[rows]
+        return normal.transpose(0, 1), offset
 
     def around(self, rows: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Normals, and offsets that do not cut off ``v``, which is on the level, ``(R, m, n), (R, m)``.
@@ -54,7 +62,7 @@ class Cuts:
         Where ψ is not concave a cut may exclude points of the level set that are known; such a cut is dropped.
         """
         normal, offset = self.of(rows)
-        at_v = torch.einsum("rmn,rn->rm", normal, v).double()
+        at_v = dots(normal, v)
         wrong = at_v < offset - 1e-3 * offset.abs()
         return normal, torch.where(wrong, _UNUSED, torch.minimum(offset, at_v))
 
@@ -65,35 +73,54 @@ class Cuts:
         self.last_active[rows, used] = torch.where(active, float(self.clock), self.last_active[rows, used])
 
 
+@dataclass(frozen=True)
+class Projected:
+    """Projection of rows on a convex set, with its derivative J v = free · v − rim ⟨rim, v⟩."""
+
+    w: Tensor  # (R, n)
+    free: Tensor  # (R, n) bool: coordinates that are not held at a bound or a corner
+    rim: Tensor | None = None  # (R, n) unit normal of the face that w is on, 0 if it is on none
+
+
+Projection = Callable[[Tensor], Projected]
+
+
 def project(
-    centre: Tensor, normal: Tensor, offset: Tensor, onto: Callable[[Tensor], Tensor], updates: int
+    centre: Tensor, normal: Tensor, offset: Tensor, onto: Projection, updates: int
 ) -> tuple[Tensor, Tensor]:
     """About the point nearest to ``centre`` that obeys the cuts and lies in a convex set, and the cuts' weights.
 
     min ½‖w − centre‖² with g_i·w ≥ b_i and w in C has w = P_C(centre + Σ λ_i g_i), λ ≥ 0. λ is found by coordinate
-    ascent for a given set of coordinates that P_C holds fast, which is then updated (semismooth Newton).
+    ascent for a given derivative of P_C, which is then updated (semismooth Newton).
 
     Args:
         centre: ``(R, n)``.
         normal: Unit normals g, ``(R, m, n)``.
         offset: b, ``(R, m)``; −inf where there is no cut.
-        onto: Projection P_C on rows, ``(R, n) -> (R, n)``.
-        updates: Of that set; a single one gives a shorter step, that does not quite satisfy the cuts.
+        onto: Projection P_C on rows.
+        updates: Of its derivative; a single one gives a shorter step, that does not quite satisfy the cuts.
     """
     bound = torch.where(torch.isfinite(offset), offset, -1e6)
     weights = torch.zeros_like(bound)
-    moved, w = centre, onto(centre)
+    here = onto(centre)
     for _ in range(updates):
-        free = w == moved
-        moving = normal if free.all() else normal * free[:, None]
-        gram = torch.einsum("rmn,rkn->rmk", moving, normal).double()
-        gram.diagonal(dim1=1, dim2=2).add_(_REGULARISATION)
-        missing = bound - torch.einsum("rmn,rn->rm", normal, w).double()
+        missing = bound - dots(normal, here.w)
+        gram = _gram(normal, here)
         target = missing + torch.einsum("rmk,rk->rm", gram, weights) - _REGULARISATION * weights
         weights = _descend(gram, target, weights, _SWEEPS)
-        moved = centre + torch.einsum("rm,rmn->rn", weights.to(normal.dtype), normal)
-        w = onto(moved)
-    return w, weights
+        here = onto(centre + torch.einsum("rm,rmn->rn", weights.to(normal.dtype), normal))
+    return here.w, weights
+
+
+def _gram(normal: Tensor, at: Projected) -> Tensor:
+    """G J Gᵀ for the derivative J of a projection, made regular, ``(R, m, n) -> (R, m, m)``."""
+    moving = normal if at.free.all() else normal * at.free[:, None]
+    gram = torch.einsum("rmn,rkn->rmk", moving, normal).double()
+    if at.rim is not None:
+        along = dots(normal, at.rim)
+        gram -= along[:, :, None] * along[:, None]
+    gram.diagonal(dim1=1, dim2=2).add_(_REGULARISATION)
+    return gram
 
 
 def nonnegative_least_squares(matrix: Tensor, target: Tensor, sweeps: int = 200) -> Tensor:
@@ -104,29 +131,43 @@ def nonnegative_least_squares(matrix: Tensor, target: Tensor, sweeps: int = 200)
 
 
 def _descend(matrix: Tensor, target: Tensor, start: Tensor, sweeps: int) -> Tensor:
-    weights = start.clone()
+    columns = matrix.permute(1, 2, 0).contiguous()  # (m, m, R): every operation runs along R
+    weights = list(start.T.contiguous())
+    missing = (target - torch.einsum("rmk,rk->rm", matrix, start)).T.contiguous()
+    scale = 1 / columns.diagonal(dim1=0, dim2=1).T
+    coordinates = list(zip(columns, missing, scale, strict=True))
     for _ in range(sweeps):
-        for i in range(matrix.shape[1]):
-            gap = target[:, i] - (matrix[:, i] * weights).sum(1)
-            weights[:, i] = (weights[:, i] + gap / matrix[:, i, i]).clamp_min(0)
-    return weights
+        for i, (column, gap, inverse) in enumerate(coordinates):
+            weight = torch.addcmul(weights[i], gap, inverse).clamp_min_(0)
+            missing.addcmul_(column, weights[i] - weight)
+            weights[i] = weight
+    return torch.stack(weights, 1)
 
 
-def onto_ball(gauge: Gauge, radius: Tensor) -> Callable[[Tensor], Tensor]:
-    """Projection on ‖w‖ ≤ radius and on the bounds, ``(R,)``; in the 2-norm on the bounds alone."""
-    limit = radius[:, None]
+def onto_bounds(gauge: Gauge) -> Projection:
+    """Projection on the bounds of displacements."""
 
-    def project_rows(w: Tensor) -> Tensor:
-        if gauge.norm == math.inf:
-            return gauge.clip(torch.maximum(torch.minimum(w, limit.to(w.dtype)), -limit.to(w.dtype)))
-        if gauge.norm == 1:
-            return _onto_simplex_of_signs(w, radius, gauge)
-        return gauge.clip(w)
+    def project_rows(w: Tensor) -> Projected:
+        clipped = gauge.clip(w)
+        return Projected(clipped, clipped == w)
 
     return project_rows
 
 
-def _onto_simplex_of_signs(w: Tensor, radius: Tensor, gauge: Gauge) -> Tensor:
+def onto_ball(gauge: Gauge, radius: Tensor) -> Projection:
+    """Projection on ‖w‖ ≤ radius, ``(R,)``, in the 1- or ∞-norm, and on the bounds."""
+    if gauge.norm == 1:
+        return lambda w: _onto_simplex_of_signs(w, radius, gauge)
+    limit = radius[:, None]
+
+    def project_rows(w: Tensor) -> Projected:
+        clipped = gauge.clip(torch.maximum(torch.minimum(w, limit.to(w.dtype)), -limit.to(w.dtype)))
+        return Projected(clipped, clipped == w)
+
+    return project_rows
+
+
+def _onto_simplex_of_signs(w: Tensor, radius: Tensor, gauge: Gauge) -> Projected:
     """Projection on ‖w‖₁ ≤ radius and on the bounds: shrink by the threshold at which the norm fits.
 
     The threshold is bracketed by bisection, for the norm falls as it grows (Duchi et al. 2008 sort instead).
@@ -137,7 +178,11 @@ def _onto_simplex_of_signs(w: Tensor, radius: Tensor, gauge: Gauge) -> Tensor:
         middle = (low + high) / 2
         over = gauge.length(gauge.clip(_shrink(w, middle))) > radius
         low, high = torch.where(over, middle, low), torch.where(over, high, middle)
-    return gauge.clip(torch.where(fits[:, None], w, _shrink(w, high)))
+    shrunk = torch.where(fits[:, None], w, _shrink(w, high))
+    result = gauge.clip(shrunk)
+    free = (result == shrunk) & (fits[:, None] | (result != 0))
+    rim = torch.where(fits[:, None], 0.0, result.sign() * free)
+    return Projected(result, free, rim / norm_of(rim, 2)[:, None].clamp_min(1).to(rim.dtype))
 
 
 def _shrink(w: Tensor, threshold: Tensor) -> Tensor:

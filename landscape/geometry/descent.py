@@ -19,15 +19,15 @@ from torch import Tensor
 
 from landscape.geometry.approach import Landing
 from landscape.geometry.contest import Contest
-from landscape.geometry.cuts import Cuts, onto_ball, project
-from landscape.geometry.gauge import dot, is_large, norm_of
+from landscape.geometry.cuts import Cuts, onto_ball, onto_bounds, project
 from landscape.geometry.quasi_newton import CurvaturePairs
 from landscape.geometry.rays import Rays
+from landscape.geometry.vectors import dot, is_large, norm_of
 
 # A trial point counts as on the level when ψ misses it by less than this share of the climb; the radius is
 # corrected for the rest to first order.
 _ON_LEVEL = 0.1
-_EXACT = 0.02
+_EXACT = 0.03
 _SECANTS = 2
 # Every so many rounds descents are reviewed: half of the competitors of an origin may stay, unless they are
 # further behind than this; progress below this share ends one.
@@ -68,7 +68,7 @@ class Ends:
 
     def take(self, rows: Tensor) -> Ends:
         """Select rays; those that merged lose their twins."""
-        direction = self.direction[rows]
+        direction = self.direction.index_select(0, rows)
         alone = torch.arange(len(direction), device=direction.device)
         return Ends(direction, self.radius[rows], self.growth[rows], self.stationary[rows], alone)
 
@@ -128,7 +128,7 @@ def settle(rays: Rays, direction: Tensor, radius: Tensor, excess: Tensor, growth
         if not len(rows):
             break
         some = rays.take(rows)
-        now = some.excess(direction[rows], found[rows])
+        now = some.excess(direction.index_select(0, rows), found[rows])
         slope = (now - missed[rows]) / (found[rows] - before[rows])
         better = found[rows] - now / slope
         steady = torch.isfinite(better) & (slope > 0) & (better > 0.5 * found[rows]) & (better < 2 * found[rows])
@@ -144,7 +144,7 @@ class _Walk(ABC):
     def __init__(self, rays: Rays, landing: Landing, tol: float) -> None:
         self.rays, self.tol = rays, tol
         self.direction, length = rays.gauge.polar(landing.v)
-        self.growth = growth = dot(landing.gradient, self.direction)
+        self.growth = growth = dot(landing.gradient, rays.gauge.growing(landing.v)) / length
         settled = torch.full_like(length, torch.inf)
         rows = torch.nonzero(torch.isfinite(growth))[:, 0]
         settled[rows] = settle(
@@ -227,13 +227,13 @@ class _QuasiNewton(_Walk):
 
     def _trial(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Trial directions, and the radii at which they meet the plane tangent to the level set."""
-        step, move = self.step[rows], self.move[rows]
-        moved = self.direction[rows] + step[:, None].to(move.dtype) * move
-        length, growing = norm_of(moved, 2), step * dot(self.slope[rows], move)
+        step, move = self.step[rows], self.move.index_select(0, rows)
+        moved = self.direction.index_select(0, rows) + step[:, None].to(move.dtype) * move
+        length, growing = norm_of(moved, 2), step * dot(self.slope.index_select(0, rows), move)
         return moved / length[:, None].to(moved.dtype), self.radius[rows] * length / (1 + growing), growing
 
     def _accept(self, rows: Tensor, u: Tensor, radius: Tensor, gradient: Tensor) -> None:
-        move, before = u - self.direction[rows], self.slope[rows]
+        move, before = u - self.direction.index_select(0, rows), self.slope.index_select(0, rows)
         self.direction[rows], self.radius[rows] = u, radius
         self._set_slope(rows, gradient)
         before -= self.slope[rows]
@@ -246,7 +246,7 @@ class _QuasiNewton(_Walk):
         self.move[rows] = torch.where(safe[:, None], proposal, self.slope[rows])
 
     def _set_slope(self, rows: Tensor, gradient: Tensor) -> None:
-        u = self.direction[rows]
+        u = self.direction.index_select(0, rows)
         slope = gradient / dot(gradient, u)[:, None].to(u.dtype)
         slope -= u
         self.slope[rows] = slope
@@ -257,7 +257,7 @@ class _QuasiNewton(_Walk):
         self.active[rows] &= tangent > self.tol
 
     def _tangent(self, rows: Tensor) -> Tensor:
-        return norm_of(self.slope[rows], 2)
+        return norm_of(self.slope.index_select(0, rows), 2)
 
 
 class _CuttingPlanes(_Walk):
@@ -278,13 +278,14 @@ class _CuttingPlanes(_Walk):
 
     def advance(self, rows: Tensor) -> None:
         some, radius = self.rays.take(rows), self.radius[rows]
-        v = some.displacement(self.direction[rows], radius)
+        v = some.displacement(self.direction.index_select(0, rows), radius)
         trial = self._trial(rows, some, v)
         length = some.gauge.length(trial)
         excess, gradient = some.excess_and_gradient(trial)
-        growth = dot(gradient, trial) / length
+        growth = dot(gradient, some.gauge.growing(trial)) / length
         unit = trial / length[:, None].to(trial.dtype)
         corrected = settle(some, unit, length, excess, growth)
+        corrected = torch.where(excess >= 0, corrected.minimum(length), corrected)
         shorter = corrected < radius
         well = shorter & (radius - corrected > 0.5 * (radius - length))
         self.cuts.add(rows, trial, excess, gradient)
@@ -301,10 +302,10 @@ class _CuttingPlanes(_Walk):
         normal, offset = self.cuts.around(rows, v)
         step, gauge = self.step[rows], rays.gauge
         if gauge.norm == 2:
-            target, weights = project(torch.zeros_like(v), normal, offset, gauge.clip, _UPDATES)
+            target, weights = project(torch.zeros_like(v), normal, offset, onto_bounds(gauge), _UPDATES)
             trial = v + step[:, None].to(v.dtype) * (target - v)
         else:
             ball = onto_ball(gauge, self.radius[rows] * (1 - _LARGEST_CUT * step))
-            trial, weights = project(v, normal, offset, ball, 1)
+            trial, weights = project(v, normal, offset, ball, _UPDATES if gauge.norm == 1 else 1)
         self.cuts.mark_active(rows, weights)
         return trial

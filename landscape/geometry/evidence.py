@@ -11,16 +11,17 @@ from torch import Generator, Tensor
 from landscape.errors import ObjectiveError
 from landscape.geometry.cuts import nonnegative_least_squares
 from landscape.geometry.eigenpairs import top_eigenpairs
-from landscape.geometry.gauge import Gauge, blocks, dot, dual_norm, norm_of
+from landscape.geometry.gauge import Gauge
 from landscape.geometry.starts import Starts
+from landscape.geometry.vectors import blocks, dot, dual_norm, finite, norm_of
 from landscape.objectives import HessianVectorProduct, Objective
 
 # Gradients around a point, and how far away, relative to the displacement: nearer kinks count as being there.
-_AROUND = 6
+_AROUND = 4
 _NEARBY = 1e-2
 # Up to this angle to the gradient itself, no kink is looked for.
 _ALIGNED = 0.1
-_REWEIGHTED, _SWEEPS = 10, 20
+_REWEIGHTED, _SWEEPS = 5, 20
 # Lanczos steps for the largest curvature, and its relative accuracy.
 _STEPS = 20
 _ACCURACY = 0.05
@@ -170,7 +171,7 @@ class _Tangent:
 
 def _curvature(phi: Objective, gauge: Gauge, points: Tensor, v: Tensor, gradient: Tensor) -> tuple[Tensor, int]:
     """λ λ_max(P H P) with the multiplier λ = ‖v‖ / ‖g‖, and products a row; what has not converged is enlarged."""
-    usable = torch.isfinite(points).all(-1) & (dot(v, v) > 0)
+    usable = finite(points) & (dot(v, v) > 0)
     result = torch.full(v.shape[:1], torch.nan, dtype=torch.float64, device=v.device)
     rows = torch.nonzero(usable)[:, 0]
     if v.shape[1] < 2 or not len(rows):

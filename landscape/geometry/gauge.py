@@ -7,47 +7,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from landscape.errors import ConfigurationError
+from landscape.geometry.vectors import norm_of
 
 NORMS = (1.0, 2.0, math.inf)
-_DUAL = {1.0: math.inf, 2.0: 2.0, math.inf: 1.0}
-
-# From so many variables on, memory is counted in vectors: starts are searched in turns, and less is remembered.
-LARGE = 2**19
-# Of large vectors, so many numbers at a time are looked at in float64.
-_BLOCK = 2**16
 
 Box = tuple[float | Tensor, float | Tensor]
-
-
-def is_large(vectors: Tensor) -> bool:
-    """Whether vectors ``(…, n)`` are so long that only few should be held."""
-    return vectors.shape[-1] >= LARGE
-
-
-def blocks(vectors: Tensor) -> tuple[Tensor, ...]:
-    """Large vectors ``(…, n)`` in pieces ``(…, m)``, so that a copy in float64 is small; others as they are."""
-    return vectors.split(_BLOCK, -1) if is_large(vectors) else (vectors,)
-
-
-def dot(first: Tensor, second: Tensor) -> Tensor:
-    """Inner products of rows, accumulated in float64, ``(…, n), (…, n) -> (…)``."""
-    parts = [(a * b).sum(-1, dtype=torch.float64) for a, b in zip(blocks(first), blocks(second), strict=True)]
-    return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
-
-
-def norm_of(vectors: Tensor, norm: float) -> Tensor:
-    """‖v‖ of rows in the 1-, 2- or ∞-norm, accumulated in float64, ``(…, n) -> (…)``."""
-    parts = [torch.linalg.vector_norm(v, ord=norm, dim=-1, dtype=torch.float64) for v in blocks(vectors)]
-    length: Tensor = torch.stack(parts)
-    return length[0] if len(parts) == 1 else torch.linalg.vector_norm(length, ord=norm, dim=0)
-
-
-def dual_norm(vectors: Tensor, norm: float) -> Tensor:
-    """The dual norm max {g·v : ‖v‖ = 1} of rows, ``(…, n) -> (…)``."""
-    return norm_of(vectors, _DUAL[norm])
 
 
 def check_norm(norm: float) -> float:
@@ -59,15 +25,6 @@ def check_norm(norm: float) -> float:
     if norm not in NORMS:
         raise ConfigurationError(f"norm = {norm} is unknown; choose 1, 2 or infinity (math.inf).")
     return float(norm)
-
-
-def steepest_direction(gradient: Tensor, norm: float) -> Tensor:
-    """Where a linear function with this gradient grows fastest, argmax {g·v : ‖v‖ = 1}, up to length."""
-    if norm == 2:
-        return gradient
-    if norm == 1:
-        return gradient * functional.one_hot(gradient.abs().argmax(-1), gradient.shape[-1])
-    return gradient.sign()
 
 
 @dataclass(frozen=True)
@@ -94,6 +51,12 @@ class Gauge:
             return v
         return torch.minimum(torch.maximum(v, self.lower), self.upper)
 
+    def growing(self, v: Tensor) -> Tensor:
+        """The part of ``v`` that goes on along a ray, ``(R, n)``: what has come to a bound stays there."""
+        if self.lower is None or self.upper is None:
+            return v
+        return torch.where((v > self.lower) & (v < self.upper), v, 0.0)
+
     def polar(self, v: Tensor) -> tuple[Tensor, Tensor]:
         """Direction of length 1 and length of ``v``, ``(…, n) -> (…, n), (…)``; NaN for the zero vector."""
         length = self.length(v)
@@ -101,10 +64,10 @@ class Gauge:
 
     def take(self, rows: Tensor) -> Gauge:
         """Select or repeat rows."""
-        scale = self.scale if len(self.scale) == 1 else self.scale[rows]
+        scale = self.scale if len(self.scale) == 1 else self.scale.index_select(0, rows)
         if self.lower is None or self.upper is None:
             return Gauge(scale, self.norm)
-        return Gauge(scale, self.norm, self.lower[rows], self.upper[rows])
+        return Gauge(scale, self.norm, self.lower.index_select(0, rows), self.upper.index_select(0, rows))
 
 
 def make_gauge(origin: Tensor, scale: Tensor, norm: float, box: Box | None) -> Gauge:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from landscape.geometry.gauge import dot
+from landscape.geometry.vectors import dot
 
 # A pair is kept only if the function curves upwards along it by more than this.
 _LEAST_CURVATURE = 1e-4
@@ -15,13 +15,14 @@ class CurvaturePairs:
     """The inverse Hessian of R functions of n variables, as L-BFGS remembers it (Nocedal 1980)."""
 
     def __init__(self, like: Tensor, capacity: int) -> None:
-        rays, size = like.shape
+        self.rays, size = like.shape
         self.capacity = capacity
-        self.moves = like.new_zeros((capacity, rays, size))  # Δu
-        self.changes = like.new_zeros((capacity, rays, size))  # Δ∇f
-        self.weights = torch.zeros((capacity, rays), dtype=torch.float64, device=like.device)  # 1/⟨Δu, Δ∇f⟩
-        self.scale = torch.ones(rays, dtype=torch.float64, device=like.device)
-        self.count = torch.zeros(rays, dtype=torch.int64, device=like.device)
+        # Pair k of ray r is row k R + r; untouched memory costs nothing.
+        self.moves = like.new_empty((capacity * self.rays, size))  # Δu
+        self.changes = like.new_empty((capacity * self.rays, size))  # Δ∇f
+        self.weights = like.new_empty(capacity * self.rays, dtype=torch.float64)  # 1/⟨Δu, Δ∇f⟩
+        self.scale = torch.ones(self.rays, dtype=torch.float64, device=like.device)
+        self.count = torch.zeros(self.rays, dtype=torch.int64, device=like.device)
 
     def add(self, rows: Tensor, move: Tensor, change: Tensor) -> None:
         """Remember how the gradient changed with a move, ``(R, n), (R, n)``."""
@@ -29,24 +30,38 @@ class CurvaturePairs:
         good = curvature > _LEAST_CURVATURE * dot(move, move)
         if not good.all():
             rows, move, change, curvature = rows[good], move[good], change[good], curvature[good]
-        slot = self.count[rows] % self.capacity
-        self.moves[slot, rows], self.changes[slot, rows] = move, change
-        self.weights[slot, rows] = 1 / curvature
+        place = self._place(rows, 0)
+        self.moves.index_copy_(0, place, move)
+        self.changes.index_copy_(0, place, change)
+        self.weights[place] = 1 / curvature
         self.scale[rows] = curvature / dot(change, change)
         self.count[rows] += 1
 
     def solve(self, rows: Tensor, slope: Tensor) -> Tensor:
         """Inverse Hessian times ``slope``, ``(R, n) -> (R, n)``, by the two-loop recursion."""
-        result, factors = slope, []
-        known = range(min(self.capacity, int(self.count[rows].max()) if len(rows) else 0))
-        for age in known:
-            slot = (self.count[rows] - 1 - age) % self.capacity
-            factor = self.weights[slot, rows] * dot(self.moves[slot, rows], result)
-            result = result - factor[:, None].to(result.dtype) * self.changes[slot, rows]
-            factors.append(factor)
-        result = result * self.scale[rows, None].to(result.dtype)
-        for age in reversed(known):
-            slot = (self.count[rows] - 1 - age) % self.capacity
-            factor = factors[age] - self.weights[slot, rows] * dot(self.changes[slot, rows], result)
-            result = result + factor[:, None].to(result.dtype) * self.moves[slot, rows]
+        result, pairs = slope.clone(), []
+        known = self.count[rows]
+        for age in range(1, 1 + min(self.capacity, int(known.max()) if len(rows) else 0)):
+            some = torch.nonzero(known >= age)[:, 0]
+            place = self._place(rows[some], age)
+            factor = self.weights[place] * dot(self.moves.index_select(0, place), result.index_select(0, some))
+            _add(result, some, -factor, self.changes.index_select(0, place))
+            pairs.append((some, place, factor))
+        result *= self.scale[rows, None].to(result.dtype)
+        for some, place, factor in reversed(pairs):
+            change = dot(self.changes.index_select(0, place), result.index_select(0, some))
+            _add(result, some, factor - self.weights[place] * change, self.moves.index_select(0, place))
         return result
+
+    def _place(self, rows: Tensor, age: int) -> Tensor:
+        """Where the last pair but ``age - 1`` of some rays is; at age 0, where the next one goes."""
+        return (self.count[rows] - age) % self.capacity * self.rays + rows
+
+
+def _add(result: Tensor, rows: Tensor, factor: Tensor, vectors: Tensor) -> None:
+    """Add multiples of vectors to some rows of the result, which it changes."""
+    vectors *= factor[:, None].to(vectors.dtype)
+    if len(rows) == len(result):
+        result += vectors
+    else:
+        result.index_add_(0, rows, vectors)

@@ -78,7 +78,7 @@ def outer_bracket(rays: Rays, direction: Tensor, guess: Tensor, expansions: int 
         open_rows = torch.nonzero(~found & ~lost)[:, 0]
         if not len(open_rows):
             break
-        excess = rays.take(open_rows).excess(direction[open_rows], radius[open_rows])
+        excess = rays.take(open_rows).excess(direction.index_select(0, open_rows), radius[open_rows])
         found[open_rows] = excess >= 0
         lost[open_rows] = torch.isnan(excess)
         radius = torch.where(found | lost, radius, 2 * radius)
@@ -97,7 +97,7 @@ def crossing(rays: Rays, direction: Tensor, upper: Tensor, tolerance: float = TO
     if len(rows):
         some = rays.take(rows)
         result[rows] = _chandrupatla(
-            lambda radius, index: some.take(index).excess(direction[rows[index]], radius),
+            lambda radius, index: some.take(index).excess(direction.index_select(0, rows[index]), radius),
             upper[rows],
             some.height - some.target,
             tolerance * torch.nan_to_num(some.target - some.height, posinf=1.0).abs(),
@@ -115,7 +115,7 @@ def polished(rays: Rays, direction: Tensor, radius: Tensor, tolerance: float = T
         if not len(rows):
             break
         some, here = rays.take(rows), now[rows]
-        excess = some.excess(direction[rows], here)
+        excess = some.excess(direction.index_select(0, rows), here)
         arrived = excess.abs() <= tolerance * some.climb
         result[rows[arrived]] = here[arrived]
         slope = (excess - missed[rows]) / (here - before[rows])

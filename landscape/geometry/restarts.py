@@ -6,18 +6,41 @@ import math
 
 import torch
 from torch import Generator, Tensor
+from torch.nn import functional
 
 from landscape.geometry.contest import Contest
-from landscape.geometry.gauge import norm_of, steepest_direction
 from landscape.geometry.rays import Rays
+from landscape.geometry.vectors import finite, norm_of, steepest_direction
 
 # Gradients are averaged over so many pairs of opposite points, at so many lengths of the displacement.
 _PAIRS = 2
 _SURROUNDINGS = {1.0: 2.0, 2.0: 4.0, math.inf: 2.0}
+# Corners of a ball that are looked at: on both sides of so many coordinates, the steepest.
+_CORNERS = 16
 # Large steps: how many, and the first one in units of the radius, from 1 to this.
 _ANNEALING, _LARGEST_STEP = 24, 100.0
 # By how much the radius changes in each, at first and at last.
 _PACE, _LAST_PACE = 0.3, 0.03
+
+
+def corners(rays: Rays, v: Tensor, contest: Contest) -> Tensor:
+    """Corners of balls in the 1-norm as large as ``v``, where ψ is highest; NaN if below the level, ``(R, n)``.
+
+    A convex function is highest on a ball at one of its corners, and each of them can hold a search.
+    """
+    rows = torch.nonzero(finite(v))[:, 0]
+    some, radius = rays.take(rows), rays.gauge.take(rows).length(v[rows])
+    excess, gradient = some.excess_and_gradient(v[rows])
+    contest.charge(rows)
+    highest, corner = torch.zeros_like(excess), torch.full_like(gradient, torch.nan)
+    for coordinate in gradient.abs().topk(min(_CORNERS, v.shape[1])).indices.T:
+        axis = functional.one_hot(coordinate, v.shape[1]).to(v.dtype)
+        for side in (axis, -axis):
+            excess = some.excess(side, radius)
+            higher = excess > highest
+            highest = torch.where(higher, excess, highest)
+            corner = torch.where(higher[:, None], some.displacement(side, radius), corner)
+    return torch.full_like(v, torch.nan).index_copy(0, rows, corner)
 
 
 def smoothed(rays: Rays, v: Tensor, contest: Contest, generator: Generator) -> Tensor:
@@ -25,7 +48,7 @@ def smoothed(rays: Rays, v: Tensor, contest: Contest, generator: Generator) -> T
 
     The average smooths kinks and small dents away (randomised smoothing, Duchi et al. 2012).
     """
-    rows = torch.nonzero(torch.isfinite(v).all(-1))[:, 0]
+    rows = torch.nonzero(finite(v))[:, 0]
     some, centre = rays.take(rows), v[rows]
     spread = _SURROUNDINGS[rays.gauge.norm] * norm_of(centre, 2) / math.sqrt(v.shape[1])
     total = torch.zeros_like(centre)
@@ -50,7 +73,7 @@ def annealed(rays: Rays, v: Tensor, contest: Contest, generator: Generator) -> T
     level, as minimum-norm attacks do (Rony et al. 2018; cosine schedule of Pintor et al. 2021). Noise at the start
     and in the size of the steps makes every attempt another one.
     """
-    rows = torch.nonzero(torch.isfinite(v).all(-1))[:, 0]
+    rows = torch.nonzero(finite(v))[:, 0]
     some = rays.take(rows)
     unit, radius = some.gauge.polar(v[rows])
     noise, _ = some.gauge.polar(torch.randn(unit.shape, generator=generator, dtype=torch.float32).to(unit))

@@ -12,11 +12,11 @@ from landscape.geometry.approach import approach
 from landscape.geometry.climb import CLIMBERS, STEPS, climb_out, climb_within
 from landscape.geometry.contest import Contest
 from landscape.geometry.descent import Ends, descend
-from landscape.geometry.gauge import is_large, norm_of
 from landscape.geometry.rays import TOLERANCE, Rays, crossing, outer_bracket, polished
-from landscape.geometry.restarts import annealed, smoothed
+from landscape.geometry.restarts import annealed, corners, smoothed
 from landscape.geometry.starts import Starts
 from landscape.geometry.turns import search_in_turns
+from landscape.geometry.vectors import is_large, norm_of
 
 # With restarts, the share of the budget that searches from the starts may use. A restart needs some gradients to
 # be worth it; all but the last one end after some rounds, at most this share of the budget, since most is gained
@@ -35,7 +35,7 @@ _ALIKE = 0.995
 # How well points that are compared are on their level, in units of the climb.
 _ROUGHLY = 1e-4
 # From this restart on, every other one begins at one of so many ends, the best and the next ones, by large steps.
-_FAR_FROM, _RANKS = 4, 4
+_FAR_FROM, _RANKS = 4, 8
 # Numbers in the displacements of rays that are searched together; origins beyond it wait for their turn.
 _TOGETHER = 2**26
 
@@ -77,6 +77,7 @@ def nearest(rays: Rays, starts: Starts, effort: Effort, generator: Generator) ->
     ends = _confirmed(rays, ends, origins)
     alone = replace(contest, number=contest.number[:origins])
     ends = _rescue(rays, ends, starts, alone, effort.tol)
+    ends = _corners(rays, ends, alone, effort.tol)
     spared = min(_POLISHING, effort.budget // 10)
     left += effort.budget - first - spared
     radii = [ends.radius[ends.twin].reshape(-1, origins), others]
@@ -145,6 +146,16 @@ def _rescue(rays: Rays, ends: Ends, starts: Starts, contest: Contest, tol: float
     if is_large(rays.psi.origin) or not lost.any():
         return ends
     return _improve(some, ends, rows, climb_out(some, lost, starts, contest), contest, tol, math.inf)[0]
+
+
+def _corners(rays: Rays, ends: Ends, contest: Contest, tol: float) -> Ends:
+    """In the 1-norm, search once more from corners of the ball within which each origin's best end lies."""
+    if rays.gauge.norm != 1 or is_large(rays.psi.origin):
+        return ends
+    rows, best = _best_rows(ends, len(contest.left))
+    some = rays.take(rows)
+    v = some.displacement(ends.direction[rows], torch.where(torch.isfinite(best), best, torch.nan))
+    return _improve(some, ends, rows, corners(some, v, contest), contest, tol, math.inf)[0]
 
 
 def _restart(

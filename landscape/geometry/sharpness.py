@@ -10,10 +10,11 @@ from torch import Tensor
 
 from landscape.errors import ConfigurationError
 from landscape.geometry.ascent import Peaks, Spheres, climb
-from landscape.geometry.gauge import Gauge, make_gauge, norm_of
+from landscape.geometry.gauge import Gauge, make_gauge
 from landscape.geometry.metrics import metric_scale
 from landscape.geometry.origins import Origins
 from landscape.geometry.starts import random_directions
+from landscape.geometry.vectors import norm_of
 from landscape.objectives import Objective
 
 # Ascents at each radius: the highest of all starts and of the ends of the radius before.

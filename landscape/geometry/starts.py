@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from landscape.geometry.gauge import is_large
+from landscape.geometry.vectors import is_large
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from torch import Tensor
 from landscape.geometry.approach import approach
 from landscape.geometry.contest import Contest
 from landscape.geometry.descent import Ends, descend
-from landscape.geometry.gauge import norm_of
 from landscape.geometry.rays import Rays
 from landscape.geometry.starts import Starts
+from landscape.geometry.vectors import norm_of
 
 # Ends that are kept, and those that run the final: after a step or two the radius tells which are worth it.
 _KEPT = 4

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from landscape.geometry.gauge import steepest_direction
+from landscape.geometry.vectors import steepest_direction
 from landscape.problem.network import channels_last, detached
 
 

@@ -61,7 +61,7 @@ class InputObjective:
 
     def take(self, rows: Tensor) -> InputObjective:
         """Select or repeat samples."""
-        return replace(self, origin=self.origin[rows], y=self.y[rows])
+        return replace(self, origin=self.origin.index_select(0, rows), y=self.y[rows])
 
     def search_form(self) -> tuple[Objective, Callable[[Tensor], Tensor]]:
         """Log-odds for cross-entropy: {CE = c} = {LO = log(eᶜ − 1)}, and LO is nearly piecewise linear in x."""
@@ -107,7 +107,7 @@ class JointInputObjective:
 
     def take(self, rows: Tensor) -> JointInputObjective:
         """Select or repeat rows; all rows are the same function."""
-        return replace(self, origin=self.origin[rows])
+        return replace(self, origin=self.origin.index_select(0, rows))
 
     def search_form(self) -> tuple[Objective, Callable[[Tensor], Tensor]]:
         """Log φ where φ is positive."""

@@ -62,7 +62,7 @@ class ParameterObjective:
         """Select or repeat rows; all rows are the same function."""
         if len(self.origin) == 1:  # a view: with millions of parameters copies would fill the memory
             return replace(self, origin=self.origin.expand(len(rows), -1))
-        return replace(self, origin=self.origin[rows])
+        return replace(self, origin=self.origin.index_select(0, rows))
 
     def search_form(self) -> tuple[Objective, Callable[[Tensor], Tensor]]:
         """Log φ where φ is positive: the mean loss of a trained net spans many orders of magnitude."""

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from landscape.errors import ConfigurationError, ObjectiveError
-from landscape.geometry.gauge import check_norm, dual_norm
+from landscape.geometry.gauge import check_norm
+from landscape.geometry.vectors import dual_norm
 from landscape.problem.input_objective import InputObjective, input_objective
 from landscape.problem.losses import POSITIVE_LOSSES, log_odds_level, loss_by_name
 from landscape.robustness.bounds import Network, as_network, difference_bounds

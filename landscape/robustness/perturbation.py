@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from landscape.geometry.gauge import dual_norm, norm_of
+from landscape.geometry.vectors import dual_norm, norm_of
 
 # Refinements of the multiplier of a ball cut by a box; every multiplier gives a valid bound.
 _REFINEMENTS = 3
