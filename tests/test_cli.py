@@ -402,6 +402,8 @@ def test_interrupted_sweep_leaves_quietly(
 ) -> None:
     """Ctrl-C to the process group, or to the parent alone: no traceback, and no worker goes on."""
     script = (
+        "import signal\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # else ignored in jobs of the background
         "from importlib.metadata import entry_points\n"
         "list(entry_points(group='console_scripts', name='landscape'))[0].load()()"
     )

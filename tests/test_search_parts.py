@@ -344,6 +344,7 @@ def test_restarts_leave_out_rays_without_an_end() -> None:
     contest = free_contest(rays)
     assert smoothed(rays, nowhere, contest, Generator().manual_seed(0)).isnan().all()
     assert annealed(rays, nowhere, contest, Generator().manual_seed(0)).isnan().all()
+    assert corners(rays, nowhere, contest).isnan().all()
     assert rays.counter.gradients == 0
 
 

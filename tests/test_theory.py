@@ -314,7 +314,7 @@ def test_theorem_2_fails_where_the_algebra_says(small_solutions: list[Solution])
     """A component in ker X moves w_X and not w_θ; scaling θ up widens θ and narrows X."""
     rows = {row["family"]: row for row in theorem2_rows(small_solutions)}
     kernel, scale = rows["kernel"], rows["scale"]
-    assert kernel["range_w_theta"] == pytest.approx(1.0, abs=1e-5)
+    assert kernel["range_w_theta"] == pytest.approx(1.0, abs=1e-4)
     members = [s for s in small_solutions if s.family == "kernel"]
     assert kernel["range_w_x"] == pytest.approx(members[-1].norm / members[0].norm, rel=1e-6)
     assert math.isnan(kernel["rho"])  # type: ignore[arg-type]

@@ -29,6 +29,8 @@ def corners(rays: Rays, v: Tensor, contest: Contest) -> Tensor:
     A convex function is highest on a ball at one of its corners, and each of them can hold a search.
     """
     rows = torch.nonzero(finite(v))[:, 0]
+    if not len(rows):
+        return torch.full_like(v, torch.nan)
     some, radius = rays.take(rows), rays.gauge.take(rows).length(v[rows])
     excess, gradient = some.excess_and_gradient(v[rows])
     contest.charge(rows)
@@ -49,6 +51,8 @@ def smoothed(rays: Rays, v: Tensor, contest: Contest, generator: Generator) -> T
     The average smooths kinks and small dents away (randomised smoothing, Duchi et al. 2012).
     """
     rows = torch.nonzero(finite(v))[:, 0]
+    if not len(rows):
+        return torch.full_like(v, torch.nan)
     some, centre = rays.take(rows), v[rows]
     spread = _SURROUNDINGS[rays.gauge.norm] * norm_of(centre, 2) / math.sqrt(v.shape[1])
     total = torch.zeros_like(centre)
@@ -74,6 +78,8 @@ def annealed(rays: Rays, v: Tensor, contest: Contest, generator: Generator) -> T
     and in the size of the steps makes every attempt another one.
     """
     rows = torch.nonzero(finite(v))[:, 0]
+    if not len(rows):
+        return torch.full_like(v, torch.nan)
     some = rays.take(rows)
     unit, radius = some.gauge.polar(v[rows])
     noise, _ = some.gauge.polar(torch.randn(unit.shape, generator=generator, dtype=torch.float32).to(unit))
