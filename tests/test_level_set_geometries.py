@@ -170,7 +170,7 @@ def never_shorter(ratios: Ratios, rounding: float = 1e-6) -> bool:
     return bool((found >= truth * (1 - rounding)).all())
 
 
-# The least share within 1e-3 of the truth. In the 1-norm local minima are many, and lie at corners.
+# In the 1-norm local minima are many, and lie at corners and kinks.
 FAMILIES: dict[str, Callable[[float], Ratios]] = {
     "hyperplanes": hyperplanes,
     "hyperplanes in a box": hyperplanes_in_a_box,
@@ -199,7 +199,7 @@ def test_smooth_functions_against_another_optimiser() -> None:
 def test_kinks_of_plane_networks_in_other_places(norm: float, seed: int) -> None:
     ratios = scanned(norm, boxed=False, seed=20 + seed)
     assert never_shorter(ratios, 1e-5)
-    assert share_within(ratios) >= 0.85
+    assert share_within(ratios) == 1
 
 
 def test_all_euclidean_cases_together() -> None:

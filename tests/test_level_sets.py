@@ -163,7 +163,7 @@ def test_plane_networks_against_ray_scan(name: str) -> None:
     ratio = torch.where(torch.isinf(distance) & torch.isinf(truth), 1.0, distance / truth)
     # The grid of the scan misses tips of islands.
     assert ratio.min() >= 1 - (1e-5 if name != "deep relu" else 1e-3)
-    assert (ratio <= 1.001).double().mean() >= (0.98 if name != "deep relu" else 0.9)
+    assert (ratio <= 1.001).double().mean() >= (0.99 if name != "deep relu" else 0.9)
     off = (phi.value(result.points[:, 0]) - level).abs()[torch.isfinite(distance)]
     assert (off <= 1e-4 * level).all()
 

@@ -314,8 +314,10 @@ def test_theorem_2_fails_where_the_algebra_says(small_solutions: list[Solution])
     """A component in ker X moves w_X and not w_θ; scaling θ up widens θ and narrows X."""
     rows = {row["family"]: row for row in theorem2_rows(small_solutions)}
     kernel, scale = rows["kernel"], rows["scale"]
-    assert kernel["range_w_theta"] == pytest.approx(1.0, abs=1e-4)
     members = [s for s in small_solutions if s.family == "kernel"]
+    shortest = min(s.w_theta for s in members)  # one search may end at the next minimum, 2e-5 longer
+    assert sum(s.w_theta < shortest * (1 + 1e-6) for s in members) >= len(members) - 1
+    assert kernel["range_w_theta"] == pytest.approx(1.0, abs=1e-4)
     assert kernel["range_w_x"] == pytest.approx(members[-1].norm / members[0].norm, rel=1e-6)
     assert math.isnan(kernel["rho"])  # type: ignore[arg-type]
     assert scale["rho"] == -1 and scale["pairs_ordered"] == 0

@@ -31,8 +31,9 @@ def corners(rays: Rays, v: Tensor, contest: Contest) -> Tensor:
     rows = torch.nonzero(finite(v))[:, 0]
     if not len(rows):
         return torch.full_like(v, torch.nan)
-    some, radius = rays.take(rows), rays.gauge.take(rows).length(v[rows])
-    excess, gradient = some.excess_and_gradient(v[rows])
+    some, here = rays.take(rows), v[rows]
+    radius = some.gauge.length(here)
+    excess, gradient = some.excess_and_gradient(here)
     contest.charge(rows)
     highest, corner = torch.zeros_like(excess), torch.full_like(gradient, torch.nan)
     for coordinate in gradient.abs().topk(min(_CORNERS, v.shape[1])).indices.T:
