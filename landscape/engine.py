@@ -82,9 +82,9 @@ def _run_until_broken(
                         suspects.append(task)
                         continue
                 yield Outcome(task, None if error else future.result(), error)
-    finally:
-        if pending:  # the caller was interrupted, or lost interest
-            executor.shutdown(wait=False, cancel_futures=True)
+    except BaseException:  # interrupted, perhaps within `submit`; or the caller lost interest
+        executor.shutdown(wait=False, cancel_futures=True)
+        raise
 
 
 def _submit(executor: Executor, function: Callable[[Task], Result], task: Task) -> Future[Result]:
@@ -131,15 +131,28 @@ class _LocalExecutor(ProcessPoolExecutor):
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Hold SIGINT back, here and in processes started meanwhile; what arrived is delivered afterwards."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    """Hold SIGINT back, here and in processes started meanwhile; what arrived is delivered afterwards.
+
+    The mask is for the processes, which inherit it. It does not spare this one: the kernel hands the signal to
+    any thread that takes it (those of a BLAS do), and Python then interrupts the main thread all the same.
+    """
+    arrived: list[int] = []
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT)
+    replace = in_main_thread and callable(handler)
+    masked = hasattr(signal, "pthread_sigmask")
+    if replace:
+        signal.signal(signal.SIGINT, lambda number, _: arrived.append(number))
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if masked else set()
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if masked:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if replace:
+            signal.signal(signal.SIGINT, handler)
+        if arrived:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _initialise_worker(threads: int) -> None:

@@ -7,15 +7,17 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
-from landscape.engine import _LocalExecutor, default_workers, local_executor, run_tasks
+from landscape.engine import _interrupts_held, _LocalExecutor, default_workers, local_executor, run_tasks
 from landscape.errors import ConfigurationError
 
 
@@ -131,6 +133,41 @@ def test_nothing_to_do_makes_no_executor() -> None:
         raise AssertionError
 
     assert list(run_tasks(never, square, [], window=1)) == []
+
+
+def test_interrupts_wait_though_another_thread_takes_them() -> None:
+    """The kernel gives a signal that the main thread masks to any other thread, such as one of a BLAS."""
+    reached = threading.Event()
+    thread = threading.Thread(target=reached.wait, daemon=True)
+    thread.start()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), _interrupts_held():
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.1)
+            reached.set()
+        assert reached.is_set()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+        reached.set()
+    thread.join()
+
+
+def test_interrupt_within_submit_cancels_what_was_submitted() -> None:
+    cancelled = []
+
+    class Interrupted(ThreadPoolExecutor):
+        def submit(self, *_: object) -> NoReturn:  # type: ignore[override]
+            raise KeyboardInterrupt
+
+        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+            cancelled.append(cancel_futures)
+            super().shutdown(wait, cancel_futures=cancel_futures)
+
+    with pytest.raises(KeyboardInterrupt):
+        list(run_tasks(partial(Interrupted, 1), square, [1, 2], window=2))
+    assert cancelled[0]
 
 
 def test_senseless_window_is_refused() -> None:
