@@ -14,7 +14,7 @@ from oracles import distance_to_hyperplane, quadratic, symmetric
 from torch import Generator, Tensor
 
 from landscape.geometry.approach import approach, shortest
-from landscape.geometry.climb import climb_within
+from landscape.geometry.climb import LONG, MANY, Climbers, climb_within
 from landscape.geometry.contest import Contest
 from landscape.geometry.cuts import Cuts, nonnegative_least_squares, onto_ball, project
 from landscape.geometry.descent import Ends, descend, settle
@@ -267,25 +267,43 @@ def island(z: Tensor) -> Tensor:
     return z[:, 0] / 3 + 1.5 * torch.exp(-20 * (z[:, 0] ** 2 + (z[:, 1] + 1) ** 2))
 
 
-def test_climbers_find_what_is_nearer() -> None:
-    phi = objective(island, torch.zeros(6, 2, dtype=torch.float64))
+@pytest.mark.parametrize(("climbers", "share"), [(MANY, 0.4), (LONG, 0.05)])
+def test_climbers_find_what_is_nearer(climbers: Climbers, share: float) -> None:
+    phi = objective(island, torch.zeros(102, 2, dtype=torch.float64))
     rays = rays_of(phi, 1.0)
     contest = free_contest(rays)
-    limit = torch.tensor([3.0, 3.0, 3.0, 3.0, 0.5, math.inf], dtype=torch.float64)
-    v = climb_within(rays, limit, contest, Generator().manual_seed(1))
+    limit = torch.tensor([3.0] * 100 + [0.5, math.inf], dtype=torch.float64)
+    v = climb_within(rays, limit, contest, climbers, Generator().manual_seed(1))
     met = torch.isfinite(v).all(1)
-    assert met[:4].sum() >= 2
-    assert not met[4:].any()  # nothing within 0.5, and no ball to look in
+    assert met[:100].double().mean() >= share
+    assert not met[100:].any()  # nothing within 0.5, and no ball to look in
     assert (norm_of(v[met], 2) < limit[met]).all()
     assert torch.allclose(phi.value(v[met]), torch.ones(int(met.sum())).double(), atol=0.03)
-    assert contest.left.tolist() == [936] * 5 + [1000]  # 16 climbers of four gradients each
+    assert contest.left.tolist() == [1000 - climbers.cost] * 101 + [1000]
+
+
+def test_kinks_are_climbed_along_the_ridge() -> None:
+    """The summit of a pyramid, 0.5 % above the level, which steps along one linear model pass to and fro."""
+    centre = torch.tensor([0.3, 1.0], dtype=torch.float64)
+    phi = objective(
+        lambda z: 1.05 - 3 * (z - centre).abs().sum(-1) - 5 * (z - centre).sum(-1).abs(),
+        torch.zeros(20, 2, dtype=torch.float64),
+    )
+    rays = rays_of(phi, 1.0)
+    limit = torch.full((20,), 2.0, dtype=torch.float64)
+    met = [
+        torch.isfinite(climb_within(rays, limit, free_contest(rays), kind, Generator().manual_seed(1))).all(1)
+        for kind in (MANY, LONG)
+    ]
+    assert met[0].double().mean() < 0.5
+    assert met[1].all()
 
 
 def test_the_island_is_found_when_the_budget_allows() -> None:
-    phi = objective(island, torch.zeros(4, 2, dtype=torch.float64))
-    none = torch.zeros(0, 4, 2, dtype=torch.float64)
-    result = level_set_distance(phi, [1.0], starts=none, budget=400, restarts=4, num_random=0)
-    assert (result.distance < 0.9).all()
+    phi = objective(island, torch.zeros(40, 2, dtype=torch.float64))
+    none = torch.zeros(0, 40, 2, dtype=torch.float64)
+    result = level_set_distance(phi, [1.0], starts=none, budget=800, restarts=8, num_random=0)
+    assert (result.distance < 0.9).double().mean() >= 0.9
     assert level_set_distance(phi, [1.0], starts=none, restarts=0, num_random=0).distance.min() > 2.5
 
 

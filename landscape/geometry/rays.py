@@ -105,7 +105,7 @@ def crossing(rays: Rays, direction: Tensor, upper: Tensor, tolerance: float = TO
     return result
 
 
-def polished(rays: Rays, direction: Tensor, radius: Tensor, tolerance: float = TOLERANCE) -> Tensor:
+def polished(rays: Rays, direction: Tensor, radius: Tensor) -> Tensor:
     """Radii at which rays cross their level, by secant steps from radii nearby; inf where they do not arrive."""
     result = torch.full_like(radius, torch.inf)
     rows = torch.nonzero(torch.isfinite(radius) & (rays.height < rays.target))[:, 0]
@@ -116,7 +116,7 @@ def polished(rays: Rays, direction: Tensor, radius: Tensor, tolerance: float = T
             break
         some, here = rays.take(rows), now[rows]
         excess = some.excess(direction.index_select(0, rows), here)
-        arrived = excess.abs() <= tolerance * some.climb
+        arrived = excess.abs() <= TOLERANCE * some.climb
         result[rows[arrived]] = here[arrived]
         slope = (excess - missed[rows]) / (here - before[rows])
         following = here - excess / slope

@@ -9,10 +9,10 @@ import torch
 from torch import Generator, Tensor
 
 from landscape.geometry.approach import approach
-from landscape.geometry.climb import CLIMBERS, STEPS, climb_out, climb_within
+from landscape.geometry.climb import LONG, MANY, climb_out, climb_within
 from landscape.geometry.contest import Contest
 from landscape.geometry.descent import Ends, descend
-from landscape.geometry.rays import TOLERANCE, Rays, crossing, outer_bracket, polished
+from landscape.geometry.rays import Rays, crossing, outer_bracket, polished
 from landscape.geometry.restarts import annealed, corners, smoothed
 from landscape.geometry.starts import Starts
 from landscape.geometry.turns import search_in_turns
@@ -24,16 +24,14 @@ from landscape.geometry.vectors import is_large, norm_of
 _FIRST_SHARE = 0.35
 _WORTH_RESTARTING = 8
 _ROUNDS, _ROUNDS_SHARE = 12, 1 / 8
-# Gradients that are kept for following kinks at the end, and that one round of climbing takes.
+# Gradients that are kept for following kinks at the end.
 _POLISHING = 10
-_WORTH_CLIMBING = CLIMBERS * STEPS
-# Ends that are looked at exactly, until one is no longer than it looks to first order, up to this factor.
+# Radii of the balls to climb in, in turn, where no end is known; in units of the longest start.
+_REACHES = (1.0, 2.0, 0.5, 4.0, 0.25)
+# So many ends are looked at exactly at the most, until the best is one of them.
 _CANDIDATES = 20
-_AS_PROMISED = 1.01
 # Cosine of the angle below which two starts count as one.
 _ALIKE = 0.995
-# How well points that are compared are on their level, in units of the climb.
-_ROUGHLY = 1e-4
 # From this restart on, every other one begins at one of so many ends, the best and the next ones, by large steps.
 _FAR_FROM, _RANKS = 4, 8
 # Numbers in the displacements of rays that are searched together; origins beyond it wait for their turn.
@@ -86,11 +84,8 @@ def nearest(rays: Rays, starts: Starts, effort: Effort, generator: Generator) ->
             break
         ends, radius = _restart(rays, ends, alone, effort, number, generator)
         radii.append(radius[None])
-    for _ in range(0 if is_large(rays.psi.origin) else effort.restarts):  # climbers run side by side
-        if not (left >= _WORTH_CLIMBING).any():
-            break
-        ends, radius = _climb(rays, ends, alone, effort.tol, generator)
-        radii.append(radius[None])
+    if not is_large(rays.psi.origin):  # climbers run side by side
+        ends = _climbs(rays, ends, alone, effort, starts, radii, generator)
     left += spared
     ends = _polish(rays, ends, alone, effort.tol)
     return Nearest(*_shortest(ends, origins), ends, torch.cat(radii))
@@ -102,7 +97,7 @@ def refine(rays: Rays, direction: Tensor, radius: Tensor, effort: Effort) -> tup
     origins = torch.arange(len(radius), device=radius.device)
     contest = Contest(origins, torch.full_like(origins, effort.budget))
     ends = descend(rays, approach(rays, start, contest), effort.tol, contest, _ROUNDS)
-    return on_level(rays, ends.direction, ends.radius, _ROUGHLY)
+    return on_level(rays, ends.direction, ends.radius)
 
 
 def _from_starts(rays: Rays, starts: Starts, tol: float, contest: Contest) -> tuple[Ends, Tensor]:
@@ -177,12 +172,32 @@ def _restart(
     return _improve(some, ends, rows, start, contest, effort.tol, rounds)
 
 
-def _climb(rays: Rays, ends: Ends, contest: Contest, tol: float, generator: Generator) -> tuple[Ends, Tensor]:
-    """Look for points above the level nearer than each origin's best end, and search once more from there."""
-    rows, best = _best_rows(ends, len(contest.left))
-    some = rays.take(rows)
-    radius = torch.where(contest.left >= _WORTH_CLIMBING, best, torch.inf)
-    return _improve(some, ends, rows, climb_within(some, radius, contest, generator), contest, tol, math.inf)
+def _climbs(
+    rays: Rays,
+    ends: Ends,
+    contest: Contest,
+    effort: Effort,
+    starts: Starts,
+    radii: list[Tensor],
+    generator: Generator,
+) -> Ends:
+    """Climb to points nearer than each origin's best end, and search once more from there, while budgets last.
+
+    Where there is no end yet, look about as far as the starts went.
+    """
+    reach = torch.stack([rays.gauge.length(v).nan_to_num() for v in starts]).amax(0)
+    for number in range(effort.restarts):
+        climbers = (MANY, LONG)[number % 2]
+        if not (contest.left >= climbers.cost).any():
+            break
+        rows, best = _best_rows(ends, len(contest.left))
+        some = rays.take(rows)
+        within = torch.where(torch.isinf(best), _REACHES[number % len(_REACHES)] * reach, best)
+        able = (contest.left >= climbers.cost) & (some.height < some.target)
+        start = climb_within(some, torch.where(able, within, torch.inf), contest, climbers, generator)
+        ends, radius = _improve(some, ends, rows, start, contest, effort.tol, math.inf)
+        radii.append(radius[None])
+    return ends
 
 
 def _polish(rays: Rays, ends: Ends, contest: Contest, tol: float) -> Ends:
@@ -207,7 +222,7 @@ def _improve(
     """Search from new starts ``(B, n)``; what is shorter replaces the ends in ``rows``. Returns the radii, too."""
     found = descend(rays, approach(rays, start, contest), tol, contest, rounds, at_kinks)
     shorter = torch.nonzero(found.radius < ends.radius[rows])[:, 0]
-    direction, radius = on_level(rays.take(shorter), found.direction[shorter], found.radius[shorter], _ROUGHLY)
+    direction, radius = on_level(rays.take(shorter), found.direction[shorter], found.radius[shorter])
     better = replace(found.take(shorter), direction=direction, radius=radius)
     still = radius < ends.radius[rows[shorter]]
     radii = found.radius.index_copy(0, shorter, radius)
@@ -219,14 +234,16 @@ def _confirmed(rays: Rays, ends: Ends, origins: int) -> Ends:
 
     A hill that ends just below the level looks, to first order, as if it met it.
     """
-    due = torch.arange(origins, device=ends.radius.device)
+    seen = torch.zeros_like(ends.stationary)
     for _ in range(_CANDIDATES):
-        rows, best = (x[due] for x in _best_rows(ends, origins))
-        direction, exact = on_level(rays.take(rows), ends.direction[rows], best, _ROUGHLY)
-        ends = ends.replaced(rows, replace(ends.take(rows), direction=direction, radius=exact))
-        due = due[exact > _AS_PROMISED * best]
-        if not len(due):
+        rows, best = _best_rows(ends, origins)
+        due = ~seen[rows]
+        rows, best = rows[due], best[due]
+        if not len(rows):
             break
+        direction, exact = on_level(rays.take(rows), ends.direction[rows], best)
+        ends = ends.replaced(rows, replace(ends.take(rows), direction=direction, radius=exact))
+        seen[rows] = True
     return ends
 
 
@@ -247,18 +264,17 @@ def _shortest(ends: Ends, origins: int) -> tuple[Tensor, Tensor]:
     return ends.direction[rows], radius
 
 
-def on_level(rays: Rays, direction: Tensor, radius: Tensor, tolerance: float = TOLERANCE) -> tuple[Tensor, Tensor]:
+def on_level(rays: Rays, direction: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
     """The points of rays that are on their level, from radii nearby; inf where there is none.
 
-    They miss it by ``tolerance`` of the climb at the most. Secant steps first; where they do not arrive, the level
-    is bracketed.
+    Secant steps first; where they do not arrive, the level is bracketed.
     """
-    exact = polished(rays, direction, radius, tolerance)
+    exact = polished(rays, direction, radius)
     rows = torch.nonzero(torch.isinf(exact) & torch.isfinite(radius))[:, 0]
     if len(rows):
         some = rays.take(rows)
         upper = outer_bracket(some, direction[rows], 1.001 * radius[rows])
-        exact[rows] = crossing(some, direction[rows], upper, tolerance)
+        exact[rows] = crossing(some, direction[rows], upper)
     found = torch.isfinite(exact)
     unit, length = rays.gauge.polar(rays.displacement(direction, torch.where(found, exact, 0.0)))
     return torch.where(found[:, None], unit, direction), torch.where(found, length, torch.inf)
