@@ -52,7 +52,7 @@ TOLERANCE, LIMIT, EXCEPTIONS = 0.03, 0.25, 1 / 30
 BUDGET, RESTARTS = 500, 20
 IMAGES, STEPS = 30, 300
 MANY_IMAGES, MANY_STEPS, REFINEMENT = 500, 1000, 400
-MANY_BUDGET, MANY_RESTARTS, MANY_EXCEPTIONS = 2000, 80, 1 / 200
+MANY_BUDGET, MANY_RESTARTS, MANY_EXCEPTIONS, MANY_LIMIT = 2000, 80, 1 / 100, 0.1
 OTHER_CLASSES = 9
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:eagerpy", "ignore::UserWarning:foolbox")
@@ -126,12 +126,12 @@ def attacked(of: Case, attack: Any) -> Any:
         return rivals.find(attack, of.model, of.x, of.y, 2.0)
 
 
-def check_not_longer(short: Tensor, long: Tensor, exceptions: float = EXCEPTIONS) -> None:
+def check_not_longer(short: Tensor, long: Tensor, exceptions: float = EXCEPTIONS, limit: float = LIMIT) -> None:
     """``short`` ≤ ``long`` within the tolerance for almost all images, and within the limit for all."""
     ratio = short / long
     missed = {i: round(r, 4) for i, r in enumerate(ratio.tolist()) if not r <= 1 + TOLERANCE}
     assert len(missed) <= exceptions * len(ratio), missed
-    assert all(r <= 1 + LIMIT for r in missed.values()), missed
+    assert all(r <= 1 + limit for r in missed.values()), missed
 
 
 @pytest.mark.parametrize("name", QUICK)
@@ -166,7 +166,7 @@ def test_no_attack_is_nearer_on_many_images(many: Case) -> None:
         LOG.info(
             "%s: nearer by over 3 %% for %.1f %% of images, at most %.3f times", name, 100 * beyond, ratio.max()
         )
-        check_not_longer(many.lower(), attack.distance, MANY_EXCEPTIONS)
+        check_not_longer(many.lower(), attack.distance, MANY_EXCEPTIONS, MANY_LIMIT)
 
 
 @pytest.mark.slow

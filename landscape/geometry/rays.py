@@ -11,8 +11,10 @@ from torch import Tensor
 from landscape.geometry.gauge import Gauge
 from landscape.objectives import Objective
 
-# Accuracy of a crossing, in units of the climb from the origin to the level.
-TOLERANCE = 1e-7
+# Accuracy of a crossing, in units of the climb from the origin to the level; no better than so many units of
+# rounding.
+_TOLERANCE = 1e-7
+_ROUNDING = 16
 _MAX_EVALUATIONS = 60
 # Secant steps from a radius that is nearly right, and how far they may lead, relative to it.
 _MAX_SECANTS = 8
@@ -44,6 +46,11 @@ class Rays:
     def climb(self) -> Tensor:
         """ψ from the origin to the level, ``(R,)``."""
         return (self.target - self.height).abs()
+
+    @property
+    def tolerance(self) -> float:
+        """How nearly a point is on its level, in units of the climb."""
+        return max(_TOLERANCE, _ROUNDING * torch.finfo(self.psi.origin.dtype).eps)
 
     def displacement(self, direction: Tensor, radius: Tensor) -> Tensor:
         """V at the given radii, ``(R, n), (R,) -> (R, n)``."""
@@ -85,10 +92,10 @@ def outer_bracket(rays: Rays, direction: Tensor, guess: Tensor, expansions: int 
     return torch.where(found, radius, torch.inf)
 
 
-def crossing(rays: Rays, direction: Tensor, upper: Tensor, tolerance: float = TOLERANCE) -> Tensor:
+def crossing(rays: Rays, direction: Tensor, upper: Tensor, tolerance: float = 0.0) -> Tensor:
     """A radius in (0, upper] at which each ray crosses its level; inf where ``upper`` is, ``(R,)``.
 
-    It ends where ψ misses the level by less than ``tolerance`` times the climb.
+    It ends where ψ misses the level by less than ``tolerance`` times the climb, or by what points on it may miss.
 
     Chandrupatla's method (1997): inverse quadratic interpolation where it is safe, bisection elsewhere.
     """
@@ -100,7 +107,7 @@ def crossing(rays: Rays, direction: Tensor, upper: Tensor, tolerance: float = TO
             lambda radius, index: some.take(index).excess(direction.index_select(0, rows[index]), radius),
             upper[rows],
             some.height - some.target,
-            tolerance * torch.nan_to_num(some.target - some.height, posinf=1.0).abs(),
+            max(tolerance, rays.tolerance) * torch.nan_to_num(some.target - some.height, posinf=1.0).abs(),
         )
     return result
 
@@ -116,7 +123,7 @@ def polished(rays: Rays, direction: Tensor, radius: Tensor) -> Tensor:
             break
         some, here = rays.take(rows), now[rows]
         excess = some.excess(direction.index_select(0, rows), here)
-        arrived = excess.abs() <= TOLERANCE * some.climb
+        arrived = excess.abs() <= rays.tolerance * some.climb
         result[rows[arrived]] = here[arrived]
         slope = (excess - missed[rows]) / (here - before[rows])
         following = here - excess / slope
