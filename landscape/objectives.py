@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from landscape.errors import ObjectiveError
+from landscape.traces import Traces
 
 HessianVectorProduct = Callable[[Tensor], Tensor]
 
@@ -82,7 +82,10 @@ class FunctionObjective:
 
     def linearize(self, z: Tensor) -> HessianVectorProduct:
         """Hessian-vector product of every row at ``z``."""
-        return linearize_gradient(lambda point: self.function(point, *self.data).sum(), z.detach())
+        product = Traces().linearize(
+            "value", lambda p, *data: self.function(p, *data).sum(), z.detach(), *self.data
+        )
+        return over_leading_dimension(product, 2)
 
     def take(self, rows: Tensor) -> FunctionObjective:
         """Select or repeat rows."""
@@ -113,18 +116,6 @@ def objective(function: Callable[..., Tensor], origin: Tensor, *data: Tensor) ->
             f"it must return one value per row, shape ({len(origin)},)."
         )
     return phi
-
-
-def linearize_gradient(scalar: Callable[[Tensor], Tensor], z: Tensor) -> HessianVectorProduct:
-    """Hessian-vector product of a scalar function at ``z``; the forward pass is paid once.
-
-    Forward-over-reverse: Hv = ∂/∂t ∇φ(z + t v) at t = 0 (Pearlmutter 1994), traced by ``torch.func.linearize``.
-    """
-    with warnings.catch_warnings():
-        # The tracer warns about its own internals (constant folding); nothing there concerns the caller.
-        warnings.simplefilter("ignore")
-        _, product = torch.func.linearize(torch.func.grad(scalar), z)
-    return over_leading_dimension(product, z.ndim)
 
 
 def over_leading_dimension(product: HessianVectorProduct, ndim: int) -> HessianVectorProduct:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, overload
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from landscape.objectives import HessianVectorProduct, Objective, linearize_gradient, over_leading_dimension
+from landscape.objectives import HessianVectorProduct, Objective, over_leading_dimension
 from landscape.problem.log_objective import LogObjective
 from landscape.problem.losses import POSITIVE_LOSSES, log_odds_level, loss_by_name
 from landscape.problem.network import channels_last, check_problem, detached
+from landscape.traces import Traces
 
 # Images per forward pass.
 CHUNK = 1000
@@ -29,6 +30,7 @@ class InputObjective:
     loss: str
     origin: Tensor  # (B, n)
     chunk: int = CHUNK
+    traces: Traces = field(default_factory=Traces, repr=False, compare=False)
 
     def value(self, z: Tensor) -> Tensor:
         """φ_i at each row, ``(B, n) -> (B,)``, float64."""
@@ -48,8 +50,13 @@ class InputObjective:
 
     def linearize(self, z: Tensor) -> HessianVectorProduct:
         """Hessian-vector product of every row at ``z``: B Hessians in one call."""
+        parameters = detached(self.model)
+
+        def total(point: Tensor, y: Tensor, *values: Tensor) -> Tensor:
+            return self._losses(point, y, dict(zip(parameters, values, strict=True))).sum()
+
         products = [
-            linearize_gradient(lambda point, y=y: self._losses(point, y).sum(), part.detach())  # type: ignore[misc]
+            self.traces.linearize(self.loss, total, part.detach(), y, *parameters.values())
             for part, y in self._chunks(z)
         ]
 
@@ -72,9 +79,9 @@ class InputObjective:
     def _chunks(self, z: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         return zip(z.split(self.chunk), self.y.split(self.chunk), strict=True)
 
-    def _losses(self, z: Tensor, y: Tensor) -> Tensor:
+    def _losses(self, z: Tensor, y: Tensor, parameters: dict[str, Tensor] | None = None) -> Tensor:
         images = channels_last(z.reshape(-1, *self.shape))
-        logits = functional_call(self.model, detached(self.model), (images,))
+        logits = functional_call(self.model, parameters or detached(self.model), (images,))
         return loss_by_name(self.loss)(logits, y)
 
 

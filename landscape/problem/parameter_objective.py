@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, overload
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from landscape.objectives import HessianVectorProduct, Objective, linearize_gradient, over_leading_dimension
+from landscape.objectives import HessianVectorProduct, Objective, over_leading_dimension
 from landscape.problem.log_objective import LogObjective
 from landscape.problem.losses import POSITIVE_LOSSES, loss_by_name
 from landscape.problem.network import channels_last, check_problem, ravel, unravel
 from landscape.problem.sample_objective import SampleParameterObjective
+from landscape.traces import Traces
 
 # Samples per forward pass: large enough to keep two cores busy, small enough for a few hundred MB.
 CHUNK = 2000
@@ -32,6 +33,7 @@ class ParameterObjective:
     loss: str
     origin: Tensor  # (B, n)
     chunk: int = CHUNK
+    traces: Traces = field(default_factory=Traces, repr=False, compare=False)
 
     def value(self, z: Tensor) -> Tensor:
         """φ at each row, summed over samples in float64, ``(B, n) -> (B,)``."""
@@ -93,25 +95,27 @@ class ParameterObjective:
         return value / len(self.y)
 
     def _row_product(self, row: Tensor) -> HessianVectorProduct:
-        def mean_loss(x: Tensor, y: Tensor) -> Callable[[Tensor], Tensor]:
-            return lambda point: self._losses(point, x, y).sum() / len(self.y)
-
-        cached, recomputed = [], []
-        for index, (x, y) in enumerate(self._chunks()):
-            if index * self.chunk < CACHED_SAMPLES:
-                cached.append(linearize_gradient(mean_loss(x, y), row))
-            else:
-                recomputed.append(torch.func.grad(mean_loss(x, y)))
+        chunks = list(self._chunks())
+        kept = -(-CACHED_SAMPLES // self.chunk)
+        cached = [self._chunk_product(row, x, y) for x, y in chunks[:kept]]
 
         def apply(vector: Tensor) -> Tensor:
             result = torch.zeros_like(vector)
             for product in cached:
                 result += product(vector)
-            for gradient in recomputed:
-                result += torch.func.jvp(gradient, (row,), (vector,))[1].detach()
+            for x, y in chunks[kept:]:
+                result += self._chunk_product(row, x, y)(vector)
             return result
 
         return apply
+
+    def _chunk_product(self, row: Tensor, x: Tensor, y: Tensor) -> HessianVectorProduct:
+        """Product with a chunk's share of the Hessian."""
+
+        def share(point: Tensor, x: Tensor, y: Tensor) -> Tensor:
+            return self._losses(point, x, y).sum() / len(self.y)
+
+        return self.traces.linearize((self.loss, len(self.y)), share, row, x, y)
 
 
 @overload
