@@ -13,6 +13,7 @@ from oracles import dense_hessian, quadratic, rotation, small_net, symmetric, wa
 from torch import Generator, Tensor, nn
 
 from landscape.errors import ConfigurationError, ObjectiveError
+from landscape.geometry import eigenpairs
 from landscape.geometry.eigenpairs import WHICH, Eigenpairs, top_eigenpairs
 from landscape.objectives import objective
 from landscape.problem.parameter_objective import parameter_objective
@@ -119,20 +120,45 @@ def test_fewer_steps_stop_earlier_and_are_counted() -> None:
     phi = objective(counted, torch.zeros(1, 60, dtype=torch.float64), matrix)
     loose, tight = top_eigenpairs(phi, 2, tol=0.1), top_eigenpairs(phi, 2, tol=1e-9)
     assert loose.num_hvp < tight.num_hvp <= 62
-    assert top_eigenpairs(phi, 2, tol=1e-30, max_steps=7).num_hvp == 7 + 2
+    assert top_eigenpairs(phi, 2, tol=1e-30, max_steps=7).num_hvp == 7
     assert calls <= 8  # the function is traced once for each solve, not once a product
 
 
-def test_start_vector_is_honoured() -> None:
+def test_start_vectors_are_honoured_and_not_trusted() -> None:
     matrix = symmetric(SPREAD, seed=2)
-    vectors = torch.linalg.eigh(matrix).eigenvectors
-    start = vectors[:, 7][None]  # eigenvalue 1: an invariant space from which only a new vector leads out
-    one = top_eigenpairs(quadratic(matrix[None]), 1, tol=1e-6, start=start, max_steps=1)
-    assert float(one.eigenvalues) == pytest.approx(1.0, abs=1e-9)
-    warm = top_eigenpairs(quadratic(matrix[None]), 1, tol=1e-6, start=vectors[:, -1][None])
-    cold = top_eigenpairs(quadratic(matrix[None]), 1, tol=1e-6)
-    assert warm.num_hvp == 3 < cold.num_hvp  # one step, one look outside of its invariant space, one residual
-    assert float(cold.eigenvalues) == pytest.approx(13, abs=1e-6)
+    phi, vectors = quadratic(matrix[None]), torch.linalg.eigh(matrix).eigenvectors.T
+    cold = top_eigenpairs(phi, 3, tol=1e-6)
+    near = vectors[-3:] + 1e-3 * rotation(len(SPREAD), seed=3)[:3]
+    warm = top_eigenpairs(phi, 3, tol=1e-3, start=near[:, None])
+    assert warm.num_hvp < top_eigenpairs(phi, 3, tol=1e-3).num_hvp
+    # Eigenvectors of inner eigenvalues span an invariant space, from which only a new direction leads out.
+    misled = top_eigenpairs(phi, 3, tol=1e-6, start=vectors[5:8, None])
+    assert torch.allclose(misled.eigenvalues, cold.eigenvalues, atol=1e-6)
+    assert float(cold.eigenvalues[0, 0]) == pytest.approx(13, abs=1e-6)
+    single = top_eigenpairs(phi, 1, tol=1e-6, start=vectors[-1][None], max_steps=3)
+    assert float(single.eigenvalues) == pytest.approx(13, abs=1e-2)
+
+
+@pytest.mark.parametrize("which", WHICH)
+@pytest.mark.parametrize("block", [1, 3])
+def test_restarts_lose_nothing(monkeypatch: pytest.MonkeyPatch, which: str, block: int) -> None:
+    """A subspace that may hold few vectors, on spectra that need many."""
+    monkeypatch.setattr(eigenpairs, "_HELD", 0)
+    spectra = [torch.linspace(-3, 4, 150).tolist(), [(i / 60.0) ** 3 for i in range(-60, 90)]]
+    matrices = torch.stack([symmetric(s, seed=i) for i, s in enumerate(spectra)])
+    pairs = top_eigenpairs(quadratic(matrices), 4, which, tol=1e-7, max_steps=1000, block=block)
+    assert pairs.num_hvp > 16 + block  # else there was no restart
+    assert pairs.converged.all()
+    assert orthogonality_error(pairs) <= 1e-10
+    expected = torch.stack([wanted(torch.linalg.eigvalsh(m), 4, which) for m in matrices])
+    assert torch.allclose(pairs.eigenvalues, expected, atol=1e-10)
+
+
+def test_a_block_sees_copies_of_one_eigenvalue() -> None:
+    matrix = symmetric([7.0, 7.0, 7.0, 5.0, *torch.linspace(-1, 3, 56).tolist()])[None]
+    pairs = top_eigenpairs(quadratic(matrix), 4, tol=1e-8, block=3)
+    assert torch.allclose(pairs.eigenvalues, torch.tensor([[7.0, 7.0, 7.0, 5.0]]).double(), atol=1e-9)
+    assert orthogonality_error(pairs) <= 1e-10
 
 
 def test_seed_decides_every_bit() -> None:

@@ -1,20 +1,28 @@
-"""Leading eigenpairs of the Hessian of any Objective, by Lanczos with full reorthogonalisation."""
+"""Leading eigenpairs of the Hessian of any Objective: thick-restart Lanczos that knows its true residuals."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
 
-from landscape.errors import ConfigurationError, ObjectiveError
-from landscape.objectives import HessianVectorProduct, Objective
+from landscape.errors import ConfigurationError
+from landscape.geometry.subspace import RitzPairs, Subspace, random_like
+from landscape.geometry.vectors import is_large
+from landscape.objectives import Objective
 
 WHICH = ("LA", "SA", "LM", "BE")
 
-# Rows for which one tridiagonal eigenproblem a step is cheap beside the Hessian-vector product.
-_FEW_ROWS = 4
+# Vectors that are held before a restart, beyond 4 k; of large ones as few as 2 k and these. Images double them.
+_HELD, _HELD_LARGE = 80, 10
+# The search stops a little below the tolerance, so that rounding in another product does not lift it above.
+_MARGIN = 0.95
+# Products after a random direction has been added before pairs count: what the subspace has missed so far, these
+# steps bring out.
+_CONFIRMING = 5
+# Share of a random direction in a given one.
+_FRESH = 0.1
 
 
 @dataclass(frozen=True)
@@ -25,7 +33,7 @@ class Eigenpairs:
     eigenvectors: Tensor  # (B, k, n)
     residuals: Tensor  # (B, k) true ‖Hv − λv‖ / |λ|
     converged: Tensor  # (B, k) bool
-    num_hvp: int  # Hessian-vector products per row, those for the residuals included
+    num_hvp: int  # Hessian-vector products per row
 
 
 def top_eigenpairs(
@@ -36,12 +44,17 @@ def top_eigenpairs(
     seed: int = 0,
     start: Tensor | None = None,
     max_steps: int | None = None,
+    block: int = 1,
 ) -> Eigenpairs:
-    """Eigenpairs of ∇²φ at the origin, of all rows in lock-step (Lanczos 1950; Paige 1972).
+    """Eigenpairs of ∇²φ at the origin, of all rows in lock-step (Lanczos 1950; thick restart, Wu & Simon 2000).
+
+    The subspace grows by the largest residual of a wanted pair that has not converged, which is Lanczos' method
+    with full reorthogonalisation, and shows true residuals at every step. Given directions, such as the
+    eigenvectors of a neighbouring point, are mixed with a random one, which brings out what they do not know.
 
     A pair has converged when its true residual obeys ‖Hv − λv‖ ≤ tol |λ|, or when it is zero to the working
     precision, ‖Hv − λv‖ ≤ 10 ε ‖H‖. What has not converged is returned, and marked. Of an eigenvalue that is
-    exactly multiple, iterations from one vector see one copy unless the Krylov space is exhausted.
+    exactly multiple, one start vector sees one copy, a ``block`` of b sees b copies.
 
     Args:
         phi: Any Objective; its rows are B independent problems.
@@ -49,153 +62,137 @@ def top_eigenpairs(
         which: ``LA`` largest first, ``SA`` smallest first, ``LM`` largest magnitude first, ``BE`` k − k//2 from
             the upper end, then k//2 from the lower one, outermost first.
         tol: Relative residual at which to stop.
-        seed: Of the random start vectors, drawn on the CPU so that every device starts alike.
-        start: Start vectors ``(B, n)`` instead, for example an eigenvector of a neighbouring point.
-        max_steps: Lanczos steps at most; by default min(n, max(20 k, 200)).
+        seed: Of the random directions, drawn on the CPU so that every device starts alike.
+        start: Directions to begin with, ``(B, n)`` or ``(s, B, n)``, for example ``eigenvectors.transpose(0, 1)``
+            of a neighbouring point; by default random ones.
+        max_steps: Products at most; by default min(n, max(20 k, 200)).
+        block: Directions that are added at a time, in one product of a block of vectors.
 
     Raises:
-        ConfigurationError: If ``k``, ``which``, ``tol`` or ``max_steps`` make no sense.
+        ConfigurationError: If ``k``, ``which``, ``tol``, ``max_steps``, ``block`` or ``start`` make no sense.
         ObjectiveError: If a Hessian-vector product is not finite.
     """
-    size = phi.origin.shape[1]
-    _check_arguments(k, which, tol, size)
-    if max_steps is not None and max_steps < k:
-        raise ConfigurationError(f"max_steps = {max_steps} Lanczos steps cannot give {k} pairs; pass {k} or more.")
-    generator = Generator().manual_seed(seed)
-    first = _random_like(phi.origin, generator) if start is None else start.to(phi.origin)
-    steps = min(size, max_steps or max(20 * k, 200))
-    product = phi.linearize(phi.origin)
-    basis, tridiagonal, used = _lanczos(product, first, k, which, tol, steps, generator)
-    values, weights = torch.linalg.eigh(tridiagonal)
-    chosen = _select(values, k, which)
-    ritz = torch.gather(weights, 2, chosen[:, None].expand(-1, weights.shape[1], -1))
-    vectors = torch.einsum("mbn,bmk->bkn", basis, ritz.to(basis.dtype))
-    vectors = vectors / torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
-    scale = values.abs().amax(1, keepdim=True)
-    return _with_evidence(product, vectors, scale, tol, used)
+    wanted = Wanted(k, which)
+    _check_arguments(phi.origin, wanted, tol, start, max_steps, block)
+    size, generator = phi.origin.shape[1], Generator().manual_seed(seed)
+    first = _first_directions(phi.origin, start, block, generator)
+    steps = max_steps or min(size, max(20 * k, 200))
+    held = 2 * k + _HELD_LARGE if is_large(phi.origin) else 4 * k + _HELD
+    capacity = min(size, min(steps, held) + block)
+    space = Subspace(phi.linearize(phi.origin), phi.origin, capacity, generator)
+    return _as_eigenpairs(space, *_grow(space, first, wanted, tol, steps, block))
 
 
-def _with_evidence(
-    product: HessianVectorProduct, vectors: Tensor, scale: Tensor, tol: float, used: int
-) -> Eigenpairs:
-    """Rayleigh quotients and true residuals of unit vectors, ``(B, k, n)``."""
-    images = _finite(product(vectors.transpose(0, 1))).transpose(0, 1)
-    eigenvalues = (vectors.double() * images.double()).sum(-1)
-    errors = torch.linalg.vector_norm(images.double() - eigenvalues[..., None] * vectors.double(), dim=-1)
-    floor = 10 * torch.finfo(vectors.dtype).eps * scale
-    residuals = torch.where(errors > 0, errors / eigenvalues.abs(), 0.0)
-    converged = errors <= torch.maximum(tol * eigenvalues.abs(), floor)
-    return Eigenpairs(eigenvalues, vectors, residuals, converged, used + vectors.shape[1])
+def _first_directions(origin: Tensor, start: Tensor | None, block: int, generator: Generator) -> Tensor:
+    """What to begin with, ``(block, B, n)``: random directions, or the sum of those given and a little noise.
+
+    One vector with parts of all is worth more than all of them: a Krylov space refines its pairs together.
+    """
+    first = torch.stack([_unit(random_like(origin, generator)) for _ in range(block)])
+    if start is not None:
+        known = _unit(_unit(start.to(origin).reshape(-1, *origin.shape)).sum(0))
+        first[0] = known + _FRESH * first[0]
+    return first
 
 
-def _lanczos(
-    product: HessianVectorProduct,
-    start: Tensor,
-    k: int,
-    which: str,
-    tol: float,
-    steps: int,
-    generator: Generator,
-) -> tuple[Tensor, Tensor, int]:
-    """Orthonormal basis ``(m, B, n)`` and the projected matrix ``(B, m, m)``, grown until k pairs converge."""
-    rows, eps = len(start), torch.finfo(start.dtype).eps
-    basis = start.new_empty((0, *start.shape))
-    vector = start / torch.linalg.vector_norm(start, dim=-1, keepdim=True)
-    alphas = betas = start.new_empty((rows, 0), dtype=torch.float64)
-    unconfirmed: Tensor | None = None
+def _unit(vectors: Tensor) -> Tensor:
+    length = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+    return vectors / torch.where(length > 0, length, 1.0)
+
+
+def _grow(
+    space: Subspace, first: Tensor, wanted: Wanted, tol: float, steps: int, block: int
+) -> tuple[RitzPairs, Tensor]:
+    """Expand the subspace until the wanted pairs have converged in all rows, or the products are spent."""
+    n = space.basis.shape[2]
+    space.expand(first)
+    since, settled_at = None, space.num_products + _CONFIRMING
     while True:
-        basis = torch.cat([basis, vector[None]])
-        image = _finite(product(vector))
-        alphas = torch.cat([alphas, (vector.double() * image.double()).sum(-1, keepdim=True)], 1)
-        rest, beta = _orthogonalise(image, basis)
-        tridiagonal = _tridiagonal(alphas, betas)
-        size = len(basis)
-        due = rows <= _FEW_ROWS or size % 5 == 0 or size == steps
-        if size == steps:
-            return basis, tridiagonal, size
-        vector, beta = _next_vector(rest, beta, tridiagonal, basis, generator)
-        if size >= k and due and _all_converged(tridiagonal, beta, k, which, tol, eps):
-            # Within an exhausted Krylov space all is exact, but what lies outside counts too: look once more.
-            if not (beta == 0).any() or _unchanged(unconfirmed, tridiagonal, k, which, tol, eps):
-                return basis, tridiagonal, size
-            unconfirmed = tridiagonal
-        betas = torch.cat([betas, beta[:, None]], 1)
+        pairs = space.ritz(wanted.select)
+        done = _converged(space, pairs, _MARGIN * tol)
+        settled = space.num_products >= settled_at and space.size >= wanted.k
+        if (settled and done.all()) or space.size == n or space.num_products >= steps:
+            return pairs, _converged(space, pairs, tol)
+        directions = _directions(space, pairs, done, min(block, n - space.size))
+        if space.size + len(directions) > len(space.basis):
+            space.restart(wanted.more(len(space.basis)).select)
+        if space.expand(directions).any() and (since is None or _changed(space, since, pairs.values, tol)):
+            # Within an exhausted Krylov space all is exact, but what lies outside counts too.
+            since, settled_at = pairs.values, space.num_products + _CONFIRMING
 
 
-def _orthogonalise(vector: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
-    """Remove the basis from ``vector``; twice is enough (Giraud et al. 2005). Returns it with its norm."""
-    for _ in range(2):
-        coefficients = torch.einsum("mbn,bn->mb", basis, vector)
-        vector = vector - torch.einsum("mbn,mb->bn", basis, coefficients)
-    return vector, torch.linalg.vector_norm(vector.double(), dim=-1)
+def _converged(space: Subspace, pairs: RitzPairs, tol: float) -> Tensor:
+    """Which pairs have small enough residuals, ``(B, k)`` bool."""
+    floor = 10 * torch.finfo(space.basis.dtype).eps * space.scale[:, None]
+    return pairs.errors <= torch.maximum(tol * pairs.values.abs(), floor)
 
 
-def _next_vector(
-    rest: Tensor, beta: Tensor, tridiagonal: Tensor, basis: Tensor, generator: Generator
-) -> tuple[Tensor, Tensor]:
-    """The next basis vector; where the Krylov space is exhausted, a random one that leaves it (β = 0)."""
-    scale = torch.linalg.matrix_norm(tridiagonal, ord=torch.inf)
-    exhausted = beta <= 10 * torch.finfo(rest.dtype).eps * scale
-    if exhausted.any():
-        fresh, _ = _orthogonalise(_random_like(rest, generator), basis)
-        rest = torch.where(exhausted[:, None], fresh, rest)
-        beta = torch.where(exhausted, 0.0, beta)
-    return rest / torch.linalg.vector_norm(rest, dim=-1, keepdim=True), beta
+def _changed(space: Subspace, before: Tensor, now: Tensor, tol: float) -> bool:
+    """Whether the wanted values are others than they were, ``(B, k)``."""
+    if before.shape != now.shape:
+        return True
+    floor = 10 * torch.finfo(space.basis.dtype).eps * space.scale[:, None]
+    return bool(((before - now).abs() > torch.maximum(tol * now.abs(), floor)).any())
 
 
-def _all_converged(tridiagonal: Tensor, beta: Tensor, k: int, which: str, tol: float, eps: float) -> bool:
-    """Whether the Ritz residuals β |s_m| of the wanted pairs are below half the tolerance in every row."""
-    values, weights = torch.linalg.eigh(tridiagonal)
-    chosen = _select(values, k, which)
-    last = torch.gather(weights[:, -1], 1, chosen).abs() * beta[:, None]
-    floor = eps * values.abs().amax(1, keepdim=True)
-    return bool((last <= torch.maximum(0.5 * tol * torch.gather(values, 1, chosen).abs(), floor)).all())
+def _directions(space: Subspace, pairs: RitzPairs, done: Tensor, count: int) -> Tensor:
+    """Where to expand, ``(s, B, n)``: the largest residuals, or else images of what was added last."""
+    errors = torch.where(done, -1.0, pairs.errors)
+    largest, order = errors.sort(1, descending=True)
+    result = []
+    for number in range(count):
+        direction = space.images[max(0, space.size - 1 - number)]
+        if number < order.shape[1]:
+            residual = torch.take_along_dim(pairs.residuals, order[:, number, None, None], 1)[:, 0]
+            direction = torch.where(largest[:, number, None] > 0, residual, direction)
+        result.append(direction)
+    return torch.stack(result)
 
 
-def _unchanged(before: Tensor | None, now: Tensor, k: int, which: str, tol: float, eps: float) -> bool:
-    """Whether the wanted eigenvalues are those of an earlier, smaller tridiagonal matrix."""
-    if before is None:
-        return False
-    first, second = (
-        torch.gather(values, 1, _select(values, k, which)) for values in map(torch.linalg.eigvalsh, (before, now))
-    )
-    scale = torch.linalg.matrix_norm(now, ord=torch.inf)[:, None]
-    return bool(((first - second).abs() <= torch.maximum(tol * second.abs(), 10 * eps * scale)).all())
+def _as_eigenpairs(space: Subspace, pairs: RitzPairs, converged: Tensor) -> Eigenpairs:
+    residuals = torch.where(pairs.errors > 0, pairs.errors / pairs.values.abs(), 0.0)
+    return Eigenpairs(pairs.values, pairs.vectors, residuals, converged, space.num_products)
 
 
-def _select(values: Tensor, k: int, which: str) -> Tensor:
-    """Indices of the wanted eigenvalues among ascending ones, ``(B, m) -> (B, k)``."""
-    size = values.shape[1]
-    orders: dict[str, Callable[[], Tensor]] = {
-        "LA": lambda: torch.arange(size - 1, size - 1 - k, -1),
-        "SA": lambda: torch.arange(k),
-        "BE": lambda: torch.cat([torch.arange(size - 1, size - 1 - (k - k // 2), -1), torch.arange(k // 2)]),
-    }
-    if which == "LM":
-        return values.abs().argsort(dim=1, descending=True)[:, :k]
-    return orders[which]().to(values.device).expand(len(values), -1)
+@dataclass(frozen=True)
+class Wanted:
+    """Which eigenvalues are wanted."""
+
+    k: int
+    which: str
+
+    def more(self, room: int) -> Wanted:
+        """Those, and the next ones that are worth keeping in a restart."""
+        return Wanted(self.k + (room - self.k) // 3, self.which)
+
+    def select(self, values: Tensor) -> Tensor:
+        """Indices of the wanted ones among ascending eigenvalues, ``(B, m) -> (B, k)``."""
+        size = values.shape[1]
+        k = min(self.k, size)
+        if self.which == "LM":
+            return values.abs().argsort(dim=1, descending=True)[:, :k]
+        upper = {"LA": k, "SA": 0, "BE": k - k // 2}[self.which]
+        order = [*range(size - 1, size - 1 - upper, -1), *range(k - upper)]
+        return torch.tensor(order, device=values.device).expand(len(values), -1)
 
 
-def _tridiagonal(alphas: Tensor, betas: Tensor) -> Tensor:
-    return torch.diag_embed(alphas) + torch.diag_embed(betas, 1) + torch.diag_embed(betas, -1)
-
-
-def _random_like(tensor: Tensor, generator: Generator) -> Tensor:
-    return torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor)
-
-
-def _finite(vectors: Tensor) -> Tensor:
-    if not torch.isfinite(vectors).all():
-        raise ObjectiveError("a Hessian-vector product is not finite: φ is not twice differentiable here.")
-    return vectors
-
-
-def _check_arguments(k: int, which: str, tol: float, size: int) -> None:
+def _check_arguments(
+    origin: Tensor, wanted: Wanted, tol: float, start: Tensor | None, max_steps: int | None, block: int
+) -> None:
+    size, k = origin.shape[1], wanted.k
     if not 1 <= k <= size:
         raise ConfigurationError(
             f"k = {k} eigenpairs of a {size} × {size} Hessian cannot be; pass 1 ≤ k ≤ {size}."
         )
-    if which not in WHICH:
-        raise ConfigurationError(f"which = {which!r} is unknown; choose one of {', '.join(WHICH)}.")
+    if wanted.which not in WHICH:
+        raise ConfigurationError(f"which = {wanted.which!r} is unknown; choose one of {', '.join(WHICH)}.")
     if not tol > 0:
         raise ConfigurationError(f"tol = {tol} cannot be; pass a positive number such as 1e-3.")
+    if max_steps is not None and max_steps < k:
+        raise ConfigurationError(f"max_steps = {max_steps} products cannot give {k} pairs; pass {k} or more.")
+    if block < 1:
+        raise ConfigurationError(f"block = {block} directions at a time cannot be; pass 1 or more.")
+    if start is not None and start.shape[-2:] != origin.shape:
+        raise ConfigurationError(
+            f"start vectors of shape {tuple(start.shape)} do not fit origins of shape {tuple(origin.shape)}."
+        )
