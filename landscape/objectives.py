@@ -52,6 +52,14 @@ class SearchForm(Protocol):
         """The objective s(φ), and s itself for levels."""
 
 
+@runtime_checkable
+class GaussNewtonForm(Protocol):
+    """An objective that is a loss of a model's outputs, and so has Gauss–Newton and Fisher matrices."""
+
+    def gauss_newton(self, z: Tensor, kind: str) -> HessianVectorProduct:
+        """Product with the matrix of that kind at ``z``, see `landscape.geometry.operators`."""
+
+
 def search_form(phi: Objective) -> tuple[Objective, Callable[[Tensor], Tensor]]:
     """The monotone reformulation that ``phi`` offers, or ``phi`` itself with the identity."""
     if isinstance(phi, SearchForm):

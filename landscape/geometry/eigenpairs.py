@@ -8,6 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from landscape.errors import ConfigurationError
+from landscape.geometry.operators import SymmetricOperator, as_operator
 from landscape.geometry.subspace import RitzPairs, Subspace, random_like
 from landscape.geometry.vectors import is_large
 from landscape.objectives import Objective
@@ -37,7 +38,7 @@ class Eigenpairs:
 
 
 def top_eigenpairs(
-    phi: Objective,
+    phi: Objective | SymmetricOperator,
     k: int = 5,
     which: str = "LA",
     tol: float = 1e-3,
@@ -46,18 +47,19 @@ def top_eigenpairs(
     max_steps: int | None = None,
     block: int = 1,
 ) -> Eigenpairs:
-    """Eigenpairs of ∇²φ at the origin, of all rows in lock-step (Lanczos 1950; thick restart, Wu & Simon 2000).
+    """Eigenpairs of ∇²φ at the origin, or of an operator (Lanczos 1950; thick restart, Wu & Simon 2000).
 
-    The subspace grows by the largest residual of a wanted pair that has not converged, which is Lanczos' method
-    with full reorthogonalisation, and shows true residuals at every step. Given directions, such as the
-    eigenvectors of a neighbouring point, are mixed with a random one, which brings out what they do not know.
+    All rows go in lock-step. The subspace grows by the largest residual of a wanted pair that has not converged,
+    which is Lanczos' method with full reorthogonalisation, and shows true residuals at every step. Given
+    directions, such as the eigenvectors of a neighbouring point, are mixed with a random one, which brings out what
+    they do not know.
 
     A pair has converged when its true residual obeys ‖Hv − λv‖ ≤ tol |λ|, or when it is zero to the working
     precision, ‖Hv − λv‖ ≤ 10 ε ‖H‖. What has not converged is returned, and marked. Of an eigenvalue that is
     exactly multiple, one start vector sees one copy, a ``block`` of b sees b copies.
 
     Args:
-        phi: Any Objective; its rows are B independent problems.
+        phi: Any Objective, or an operator; its rows are B independent problems.
         k: Number of pairs; at most n.
         which: ``LA`` largest first, ``SA`` smallest first, ``LM`` largest magnitude first, ``BE`` k − k//2 from
             the upper end, then k//2 from the lower one, outermost first.
@@ -73,13 +75,14 @@ def top_eigenpairs(
         ObjectiveError: If a Hessian-vector product is not finite.
     """
     wanted = Wanted(k, which)
-    _check_arguments(phi.origin, wanted, tol, start, max_steps, block)
-    size, generator = phi.origin.shape[1], Generator().manual_seed(seed)
-    first = _first_directions(phi.origin, start, block, generator)
+    operator = as_operator(phi)
+    _check_arguments(operator.like, wanted, tol, start, max_steps, block)
+    size, generator = operator.like.shape[1], Generator().manual_seed(seed)
+    first = _first_directions(operator.like, start, block, generator)
     steps = max_steps or min(size, max(20 * k, 200))
-    held = 2 * k + _HELD_LARGE if is_large(phi.origin) else 4 * k + _HELD
+    held = 2 * k + _HELD_LARGE if is_large(operator.like) else 4 * k + _HELD
     capacity = min(size, min(steps, held) + block)
-    space = Subspace(phi.linearize(phi.origin), phi.origin, capacity, generator)
+    space = Subspace(operator.product, operator.like, capacity, generator)
     return _as_eigenpairs(space, *_grow(space, first, wanted, tol, steps, block))
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from landscape.objectives import HessianVectorProduct, Objective, over_leading_dimension
+from landscape.problem.gauss_newton import check_kind, gauss_newton_program
 from landscape.problem.log_objective import LogObjective
 from landscape.problem.losses import POSITIVE_LOSSES, log_odds_level, loss_by_name
 from landscape.problem.network import channels_last, check_problem, detached
@@ -50,15 +51,26 @@ class InputObjective:
 
     def linearize(self, z: Tensor) -> HessianVectorProduct:
         """Hessian-vector product of every row at ``z``: B Hessians in one call."""
-        parameters = detached(self.model)
 
-        def total(point: Tensor, y: Tensor, *values: Tensor) -> Tensor:
-            return self._losses(point, y, dict(zip(parameters, values, strict=True))).sum()
+        def total(point: Tensor, y: Tensor, *parameters: Tensor) -> Tensor:
+            return loss_by_name(self.loss)(self._logits(point, *parameters), y).sum()
 
-        products = [
-            self.traces.linearize(self.loss, total, part.detach(), y, *parameters.values())
-            for part, y in self._chunks(z)
-        ]
+        def of_chunk(point: Tensor, y: Tensor, *parameters: Tensor) -> HessianVectorProduct:
+            return self.traces.linearize(self.loss, total, point, y, *parameters)
+
+        return self._products(z, of_chunk)
+
+    def gauss_newton(self, z: Tensor, kind: str) -> HessianVectorProduct:
+        """Product with every row's Gauss–Newton or Fisher matrix."""
+        check_kind(kind, self.loss)
+        program = gauss_newton_program(
+            kind, lambda point, _, *parameters: self._logits(point, *parameters), loss_by_name(self.loss)
+        )
+        return self._products(z, lambda *part: self.traces.linear((kind, self.loss), program, *part))
+
+    def _products(self, z: Tensor, of_chunk: Callable[..., HessianVectorProduct]) -> HessianVectorProduct:
+        parameters = detached(self.model).values()
+        products = [of_chunk(part.detach(), y, *parameters) for part, y in self._chunks(z)]
 
         def apply(vectors: Tensor) -> Tensor:
             parts = vectors.split(self.chunk)
@@ -79,10 +91,14 @@ class InputObjective:
     def _chunks(self, z: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         return zip(z.split(self.chunk), self.y.split(self.chunk), strict=True)
 
-    def _losses(self, z: Tensor, y: Tensor, parameters: dict[str, Tensor] | None = None) -> Tensor:
+    def _losses(self, z: Tensor, y: Tensor) -> Tensor:
+        return loss_by_name(self.loss)(self._logits(z, *detached(self.model).values()), y)
+
+    def _logits(self, z: Tensor, *parameters: Tensor) -> Tensor:
+        named = {name: p for (name, _), p in zip(self.model.named_parameters(), parameters, strict=True)}
         images = channels_last(z.reshape(-1, *self.shape))
-        logits = functional_call(self.model, parameters or detached(self.model), (images,))
-        return loss_by_name(self.loss)(logits, y)
+        logits: Tensor = functional_call(self.model, named, (images,))
+        return logits
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from landscape.objectives import HessianVectorProduct, Objective, over_leading_dimension
+from landscape.problem.gauss_newton import check_kind, gauss_newton_program
 from landscape.problem.log_objective import LogObjective
 from landscape.problem.losses import POSITIVE_LOSSES, loss_by_name
 from landscape.problem.network import channels_last, check_problem, ravel, unravel
@@ -53,12 +54,22 @@ class ParameterObjective:
 
     def linearize(self, z: Tensor) -> HessianVectorProduct:
         """Hessian-vector product of every row at ``z``."""
-        products = [self._row_product(row.detach()) for row in z]
 
-        def apply(vectors: Tensor) -> Tensor:
-            return torch.stack([product(v) for product, v in zip(products, vectors, strict=True)])
+        def share(point: Tensor, x: Tensor, y: Tensor) -> Tensor:
+            return self._losses(point, x, y).sum() / len(self.y)
 
-        return over_leading_dimension(apply, 2)
+        return self._products(z, lambda *part: self.traces.linearize((self.loss, len(self.y)), share, *part))
+
+    def gauss_newton(self, z: Tensor, kind: str) -> HessianVectorProduct:
+        """Product with the Gauss–Newton or a Fisher matrix of every row at ``z``."""
+        check_kind(kind, self.loss)
+        program = gauss_newton_program(kind, lambda point, _, x: self._logits(point, x), loss_by_name(self.loss))
+
+        def of_chunk(row: Tensor, x: Tensor, y: Tensor) -> HessianVectorProduct:
+            product = self.traces.linear((kind, self.loss), program, row, y, x)
+            return lambda vector: product(vector) / len(self.y)
+
+        return self._products(z, of_chunk)
 
     def take(self, rows: Tensor) -> ParameterObjective:
         """Select or repeat rows; all rows are the same function."""
@@ -75,9 +86,12 @@ class ParameterObjective:
     def _chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
         return zip(self.x.split(self.chunk), self.y.split(self.chunk), strict=True)
 
+    def _logits(self, row: Tensor, x: Tensor) -> Tensor:
+        logits: Tensor = functional_call(self.model, unravel(self.model, row), (x,))
+        return logits
+
     def _losses(self, row: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        logits = functional_call(self.model, unravel(self.model, row), (x,))
-        return loss_by_name(self.loss)(logits, y)
+        return loss_by_name(self.loss)(self._logits(row, x), y)
 
     def _row_value(self, row: Tensor) -> Tensor:
         total = sum(self._losses(row, x, y).double().sum() for x, y in self._chunks())
@@ -94,28 +108,33 @@ class ParameterObjective:
             value += losses.detach().double().sum()
         return value / len(self.y)
 
-    def _row_product(self, row: Tensor) -> HessianVectorProduct:
+    def _products(
+        self, z: Tensor, of_chunk: Callable[[Tensor, Tensor, Tensor], HessianVectorProduct]
+    ) -> HessianVectorProduct:
+        """Sums over the data of products with what each chunk contributes, at every row of ``z``."""
+        products = [self._row_product(row.detach(), of_chunk) for row in z]
+
+        def apply(vectors: Tensor) -> Tensor:
+            return torch.stack([product(v) for product, v in zip(products, vectors, strict=True)])
+
+        return over_leading_dimension(apply, 2)
+
+    def _row_product(
+        self, row: Tensor, of_chunk: Callable[[Tensor, Tensor, Tensor], HessianVectorProduct]
+    ) -> HessianVectorProduct:
         chunks = list(self._chunks())
         kept = -(-CACHED_SAMPLES // self.chunk)
-        cached = [self._chunk_product(row, x, y) for x, y in chunks[:kept]]
+        cached = [of_chunk(row, x, y) for x, y in chunks[:kept]]
 
         def apply(vector: Tensor) -> Tensor:
             result = torch.zeros_like(vector)
             for product in cached:
                 result += product(vector)
             for x, y in chunks[kept:]:
-                result += self._chunk_product(row, x, y)(vector)
+                result += of_chunk(row, x, y)(vector)
             return result
 
         return apply
-
-    def _chunk_product(self, row: Tensor, x: Tensor, y: Tensor) -> HessianVectorProduct:
-        """Product with a chunk's share of the Hessian."""
-
-        def share(point: Tensor, x: Tensor, y: Tensor) -> Tensor:
-            return self._losses(point, x, y).sum() / len(self.y)
-
-        return self.traces.linearize((self.loss, len(self.y)), share, row, x, y)
 
 
 @overload
