@@ -13,8 +13,15 @@ if TYPE_CHECKING:
     from landscape.geometry.level_sets import LevelSetDistance as LevelSetDistance
     from landscape.geometry.level_sets import level_set_distance as level_set_distance
     from landscape.geometry.level_sets import width as width
+    from landscape.geometry.operators import SymmetricOperator as SymmetricOperator
+    from landscape.geometry.operators import curvature_operator as curvature_operator
     from landscape.geometry.sharpness import WorstCaseSharpness as WorstCaseSharpness
     from landscape.geometry.sharpness import worst_case_sharpness as worst_case_sharpness
+    from landscape.geometry.spectrum import SpectralDensity as SpectralDensity
+    from landscape.geometry.spectrum import diagonal as diagonal
+    from landscape.geometry.spectrum import frobenius_norm as frobenius_norm
+    from landscape.geometry.spectrum import spectral_density as spectral_density
+    from landscape.geometry.spectrum import trace as trace
     from landscape.objectives import Objective as Objective
     from landscape.objectives import objective as objective
     from landscape.problem.input_objective import input_objective as input_objective
@@ -34,10 +41,15 @@ _HOMES = {
     "LevelSetDistance": "geometry.level_sets",
     "Objective": "objectives",
     "Snapshot": "snapshots",
+    "SpectralDensity": "geometry.spectrum",
+    "SymmetricOperator": "geometry.operators",
     "TrainingConfig": "training.config",
     "WorstCaseSharpness": "geometry.sharpness",
     "correlate": "study.correlate",
+    "curvature_operator": "geometry.operators",
+    "diagonal": "geometry.spectrum",
     "fgsm": "robustness.fgsm",
+    "frobenius_norm": "geometry.spectrum",
     "input_objective": "problem.input_objective",
     "level_set_distance": "geometry.level_sets",
     "load_snapshot": "snapshots",
@@ -45,7 +57,9 @@ _HOMES = {
     "objective": "objectives",
     "parameter_objective": "problem.parameter_objective",
     "robust_accuracy": "robustness.accuracy",
+    "spectral_density": "geometry.spectrum",
     "top_eigenpairs": "geometry.eigenpairs",
+    "trace": "geometry.spectrum",
     "train": "training.loop",
     "width": "geometry.level_sets",
     "worst_case_sharpness": "geometry.sharpness",

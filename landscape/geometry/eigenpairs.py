@@ -50,8 +50,8 @@ def top_eigenpairs(
     """Eigenpairs of ∇²φ at the origin, or of an operator (Lanczos 1950; thick restart, Wu & Simon 2000).
 
     All rows go in lock-step. The subspace grows by the largest residual of a wanted pair that has not converged,
-    which is Lanczos' method with full reorthogonalisation, and shows true residuals at every step. Given
-    directions, such as the eigenvectors of a neighbouring point, are mixed with a random one, which brings out what
+    which is Lanczos' method with full reorthogonalisation, and shows true residuals at every step. Directions that
+    are given, such as the eigenvectors of a neighbouring point, are mixed with a random one, which brings out what
     they do not know.
 
     A pair has converged when its true residual obeys ‖Hv − λv‖ ≤ tol |λ|, or when it is zero to the working

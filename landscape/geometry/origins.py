@@ -32,7 +32,7 @@ class Origins:
 
     def leading_pairs(self, max_steps: int) -> Eigenpairs:
         """The two leading eigenpairs, roughly: a direction to start from needs no digits."""
-        pairs = top_eigenpairs(self.phi, min(2, self.size), tol=0.1, max_steps=max_steps)
+        pairs = top_eigenpairs(self.phi, min(2, self.size), tol=0.03, max_steps=max_steps)
         # A Hessian-vector product costs about two gradients.
         self.counter.gradients += 2 * pairs.num_hvp * self.rows
         return pairs
