@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -23,6 +24,15 @@ from .output import note, print_json, print_table
     "--samples", type=options.SIZE, default=None, help="Samples: of the loss over θ (2000), or in X (10)."
 )
 @click.option("--double", is_flag=True, help="Compute in float64.")
+@click.option(
+    "--every", type=options.SIZE, default=None, help="Along the run: each so many stored snapshots, over θ."
+)
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("figures"),
+    help="Folder of the figure and of the points of --every.",
+)
 @options.seed
 @options.device
 @options.threads
@@ -35,6 +45,8 @@ def command(
     samples: int | None,
     double: bool,
     seed: int,
+    every: int | None,
+    output: Path,
     device: str,
     threads: int | None,
     as_json: bool,
@@ -42,12 +54,22 @@ def command(
 ) -> None:
     """Compute leading eigenvalues of the Hessian of the loss, with their true residuals.
 
-    Exit code 3 if a pair has not converged.
+    With --every, along a whole run: each search starts from the one before, points that --output holds are not
+    computed again, and a figure shows them with the edge of stability. Exit code 3 if a pair has not converged.
 
     \b
     Example:
       landscape hessian --snapshot embedded:runs/sgd_lr0.05_b16_seed0 --top-k 5
+      landscape hessian --snapshot runs/adam --every 8
     """
+    if every is not None:
+        if space == "x":
+            raise click.BadParameter("goes along a run in θ only.", param_hint="--every")
+        from .trajectory import trajectory
+
+        config = {"k": k, "samples": samples or 2000, "double": double, "seed": seed} | search
+        trajectory(run, every, config, output, device, threads, as_json)
+        return
     from .problem import identity, load
 
     snapshot, problem = load(run, at, device, threads)

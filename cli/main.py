@@ -12,7 +12,18 @@ import click
 from landscape.errors import LandscapeError
 
 # One file a command; none of them imports torch before it runs.
-COMMANDS = ("train", "sweep", "snapshots", "hessian", "width", "attack", "measure", "correlate", "theory")
+COMMANDS = (
+    "train",
+    "sweep",
+    "snapshots",
+    "hessian",
+    "spectrum",
+    "width",
+    "attack",
+    "measure",
+    "correlate",
+    "theory",
+)
 
 EPILOG = """\b
 Exit codes: 0 done, 1 error, 2 wrong usage, 3 finished but some runs failed.

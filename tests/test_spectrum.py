@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from landscape.errors import ConfigurationError
 from landscape.geometry.operators import SymmetricOperator, as_operator
-from landscape.geometry.spectrum import Estimate, diagonal, frobenius_norm, spectral_density, trace
+from landscape.geometry.spectrum import Estimate, block_traces, diagonal, frobenius_norm, spectral_density, trace
 from landscape.problem.parameter_objective import parameter_objective
 
 SPECTRA = {
@@ -82,6 +82,14 @@ def test_blocks_of_the_diagonal() -> None:
     first = slice(0, 4 * 6 + 6)
     whole = diagonal(operator, num_products=operator.shape[1])
     block = trace(operator.restricted(first), num_products=30)
+    sizes = [4 * 6, 6, 6 * 3, 3]
+    exact = block_traces(operator, sizes, operator.shape[1])
+    assert torch.allclose(exact.value, torch.stack([p.sum(-1) for p in whole.value.split(sizes, 1)], 1))
+    guessed = [block_traces(operator, sizes, 20, seed) for seed in range(20)]
+    scores = torch.stack([(g.value - exact.value) / g.standard_error for g in guessed])
+    assert 0.6 < scores.square().mean().sqrt() < 1.6
+    with pytest.raises(ConfigurationError, match="do not make up"):
+        block_traces(operator, [3])
     assert float(whole.value[:, first].sum()) == pytest.approx(float(block.value), rel=1e-10)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -82,22 +83,47 @@ def _exchanged(omega: Tensor, images: Tensor, q: Tensor, r: Tensor, inner: Tenso
 def diagonal(phi: Objective | SymmetricOperator, num_products: int = 40, seed: int = 0) -> Estimate:
     """Diag A by random signs, E[ω ∘ Aω] (Bekas et al. 2007), ``(B, n)``; exact from n products on.
 
-    The variance of entry i is the sum of squares of the other entries of its row. Sums over a group of variables
-    estimate the trace of their diagonal block.
+    The variance of entry i is the sum of squares of the other entries of its row.
     """
-    operator, generator = as_operator(phi), Generator().manual_seed(seed)
+    return _by_signs(as_operator(phi), num_products, seed, lambda entries: entries)
+
+
+def block_traces(
+    phi: Objective | SymmetricOperator, sizes: Sequence[int], num_products: int = 40, seed: int = 0
+) -> Estimate:
+    """Traces of consecutive diagonal blocks of the given sizes by random signs, ``(B, len(sizes))``.
+
+    All blocks from the same products, such as those of all parameters of a network; exact from n products on.
+
+    Raises:
+        ConfigurationError: If the sizes do not add up to n, or there are less than 2 products.
+    """
+    operator = as_operator(phi)
+    if sum(sizes) != operator.shape[1]:
+        raise ConfigurationError(f"blocks of {sum(sizes)} variables do not make up {operator.shape[1]}.")
+
+    def sums(entries: Tensor) -> Tensor:
+        return torch.stack([part.sum(-1) for part in entries.split(list(sizes), -1)], -1)
+
+    return _by_signs(operator, num_products, seed, sums)
+
+
+def _by_signs(
+    operator: SymmetricOperator, num_products: int, seed: int, reduce: Callable[[Tensor], Tensor]
+) -> Estimate:
+    """Mean and standard error of ``reduce(ω ∘ Aω)`` over random signs ω; exact from n products on."""
+    generator = Generator().manual_seed(seed)
     _check_probes(num_products, 2)
     if num_products >= operator.shape[1]:
-        exact = _exact_diagonal(operator)
+        exact = reduce(_exact_diagonal(operator))
         return Estimate(exact, torch.zeros_like(exact), operator.shape[1])
-    mean = torch.zeros(operator.like.shape, dtype=torch.float64, device=operator.like.device)
-    squares = torch.zeros_like(mean)
+    mean = squares = torch.zeros((), dtype=torch.float64, device=operator.like.device)
     for number in range(num_products):
         signs = _signs(operator, generator)
-        sample = (signs * _images(operator, signs[None])[0]).double()
+        sample = reduce((signs * _images(operator, signs[None])[0]).double())
         difference = sample - mean
-        mean += difference / (number + 1)  # Welford 1962
-        squares += difference * (sample - mean)
+        mean = mean + difference / (number + 1)  # Welford 1962
+        squares = squares + difference * (sample - mean)
     return Estimate(mean, (squares / (num_products - 1) / num_products).sqrt(), num_products)
 
 

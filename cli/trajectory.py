@@ -1,0 +1,79 @@
+"""What ``landscape hessian --every`` does: leading eigenvalues along a run, kept, drawn and printed."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from .output import note, print_json, print_table, progress
+
+
+def trajectory(
+    run: str, every: int, settings: dict[str, Any], output: Path, device: str, threads: int | None, as_json: bool
+) -> None:
+    """Compute the points that ``output`` does not hold yet, draw and print all of them."""
+    import torch
+
+    from landscape.engine import default_workers
+    from landscape.snapshots import open_run
+    from landscape.study.curvature import (
+        Trajectory,
+        TrajectoryConfig,
+        append_point,
+        every_index,
+        read_points,
+        trajectory_key,
+    )
+    from landscape.study.spectra import trace_trajectory
+
+    torch.set_num_threads(threads or default_workers())
+    opened, config = open_run(run), TrajectoryConfig(**settings)
+    name, indices, key = (
+        opened.path.name.removesuffix(".h5"),
+        every_index(len(opened), every),
+        trajectory_key(opened.run_id, config),
+    )
+    output.mkdir(parents=True, exist_ok=True)
+    file = output / f"hessian-{name}.jsonl"
+    points = read_points(file, key)
+    missing = [index for index in indices if index not in points]
+    note(f"{len(indices) - len(missing)} points known, {len(missing)} to compute ({file})")
+    computed = trace_trajectory(opened, missing, config, device)
+    with progress(missing, "computing") as bar:
+        for _ in bar:
+            point = next(computed)
+            append_point(file, key, point)
+            points[point.index] = point
+    found = Trajectory(name, opened.description.config, config.which, tuple(points[i] for i in indices))
+    os.environ["MPLBACKEND"] = "agg"  # whatever the environment asks for, files are drawn
+    from landscape.report.curvature import draw_trajectory
+
+    files = [str(file), *map(str, draw_trajectory(found, output))]
+    if as_json:
+        results = {"points": [asdict(point) for point in found.points], "edge": found.edge, "files": files}
+        print_json("hessian --every", {"snapshot": run, "every": every} | settings, results)
+    else:
+        header = (
+            "index",
+            "epoch",
+            "samples_seen",
+            "loss",
+            *(f"lambda_{i + 1}" for i in range(config.k)),
+            "converged",
+        )
+        print_table(
+            header,
+            [
+                (p.index, p.epoch, p.samples_seen, p.loss, *p.eigenvalues, "yes" if all(p.converged) else "NO")
+                for p in found.points
+            ],
+        )
+        mean = sum(p.num_hvp for p in found.points) / len(found.points)
+        edge = "" if found.edge is None else f"; edge of stability 2 (1 + momentum) / lr = {found.edge:.4g}"
+        note(f"{mean:.1f} Hessian-vector products a point{edge}")
+    note("\n".join(["written:", *(f"  {file}" for file in files)]))
+    if not all(all(point.converged) for point in found.points):
+        note("some pairs have not converged; raise --max-steps or --tol.")
+        raise SystemExit(3)
