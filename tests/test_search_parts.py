@@ -257,7 +257,7 @@ def test_settle_corrects_the_radius_or_gives_up() -> None:
     rays = rays_of(phi, 4.0)
     direction = torch.tensor([[1.0, 0.0]], dtype=torch.float64).expand(3, 2)
     radius = torch.tensor([2.05, 1.95, 3.0], dtype=torch.float64)
-    found = settle(rays, direction, radius, radius**2 - 4, 2 * radius)
+    found = settle(rays, direction, radius, radius**2 - 4, 2 * radius, 1e-2)
     assert found[:2].tolist() == pytest.approx([2.0, 2.0], rel=1e-3)
     assert math.isinf(found[2])  # misses the level by more than a tenth of the climb
 

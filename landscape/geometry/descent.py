@@ -25,9 +25,10 @@ from landscape.geometry.rays import Rays
 from landscape.geometry.vectors import dot, is_large, norm_of
 
 # A trial point counts as on the level when ψ misses it by less than this share of the climb; the radius is
-# corrected for the rest to first order.
+# corrected for the rest to first order, once it is less than this many times the square of the tolerance, to which
+# distances are accurate, and than this share.
 _ON_LEVEL = 0.1
-_EXACT = 0.03
+_EXACT, _LEAST_EXACT = 300.0, 0.03
 _SECANTS = 2
 # Every so many rounds descents are reviewed: half of the competitors of an origin may stay, unless they are
 # further behind than this; progress below this share ends one.
@@ -113,17 +114,18 @@ def descend(
     return Ends(walk.direction, walk.radius, walk.growth, walk.stationary, walk.twin)
 
 
-def settle(rays: Rays, direction: Tensor, radius: Tensor, excess: Tensor, growth: Tensor) -> Tensor:
+def settle(rays: Rays, direction: Tensor, radius: Tensor, excess: Tensor, growth: Tensor, tol: float) -> Tensor:
     """Radius at which rays meet their level, by secant steps from a point nearby; inf where it is not nearby.
 
-    To first order that is r − e/ψ′; at kinks this is too short or too long, so what misses the level by more than
-    ``_EXACT`` of the climb is looked at again, with values only.
+    To first order that is r − e/ψ′; at kinks this is too short or too long, so what misses the level by
+    more than a share of the climb that follows from ``tol`` is looked at again, with values only.
     """
+    exact = min(_EXACT * tol**2, _LEAST_EXACT)
     before, missed = radius, excess
     found = radius - excess / growth
     near = (excess.abs() <= _ON_LEVEL * rays.climb) & (growth > 0)
     near &= torch.isfinite(found) & (found > radius / 3) & (found < 3 * radius)
-    rows = torch.nonzero(near & (excess.abs() > _EXACT * rays.climb))[:, 0]
+    rows = torch.nonzero(near & (excess.abs() > exact * rays.climb))[:, 0]
     for _ in range(_SECANTS):
         if not len(rows):
             break
@@ -134,7 +136,7 @@ def settle(rays: Rays, direction: Tensor, radius: Tensor, excess: Tensor, growth
         steady = torch.isfinite(better) & (slope > 0) & (better > 0.5 * found[rows]) & (better < 2 * found[rows])
         before, missed = before.index_copy(0, rows, found[rows]), missed.index_copy(0, rows, now)
         found = found.index_copy(0, rows, torch.where(steady, better, torch.inf))
-        rows = rows[steady & (now.abs() > _EXACT * some.climb)]
+        rows = rows[steady & (now.abs() > exact * some.climb)]
     return torch.where(near, found, torch.inf)
 
 
@@ -148,7 +150,7 @@ class _Walk(ABC):
         settled = torch.full_like(length, torch.inf)
         rows = torch.nonzero(torch.isfinite(growth))[:, 0]
         settled[rows] = settle(
-            rays.take(rows), self.direction[rows], length[rows], landing.excess[rows], growth[rows]
+            rays.take(rows), self.direction[rows], length[rows], landing.excess[rows], growth[rows], tol
         )
         self.active = torch.isfinite(settled)
         beyond = landing.excess >= 0  # then the level is met on the way, wherever that is
@@ -215,7 +217,7 @@ class _QuasiNewton(_Walk):
         u, length, growing = self._trial(rows)
         excess, gradient = some.excess_and_gradient(some.displacement(u, length))
         growth = dot(gradient, u)
-        corrected = settle(some, u, length, excess, growth)
+        corrected = settle(some, u, length, excess, growth, self.tol)
         shorter = corrected < radius * (1 - _PROGRESS * growing.clamp(0, 1))
         self.growth[rows[shorter]] = growth[shorter]
         if shorter.all():  # copies would cost large models memory
@@ -284,7 +286,7 @@ class _CuttingPlanes(_Walk):
         excess, gradient = some.excess_and_gradient(trial)
         growth = dot(gradient, some.gauge.growing(trial)) / length
         unit = trial / length[:, None].to(trial.dtype)
-        corrected = settle(some, unit, length, excess, growth)
+        corrected = settle(some, unit, length, excess, growth, self.tol)
         corrected = torch.where(excess >= 0, corrected.minimum(length), corrected)
         shorter = corrected < radius
         well = shorter & (radius - corrected > 0.5 * (radius - length))
