@@ -65,6 +65,10 @@ def command(
     if every is not None:
         if space == "x":
             raise click.BadParameter("goes along a run in θ only.", param_hint="--every")
+        if at != "last":
+            raise click.BadParameter(
+                "names one snapshot, --every the whole run; pass one of them.", param_hint="--at"
+            )
         from .trajectory import trajectory
 
         config = {"k": k, "samples": samples or 2000, "double": double, "seed": seed} | search

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .output import note, print_json, print_table, progress
+
+if TYPE_CHECKING:
+    from landscape.study.curvature import Trajectory
 
 
 def trajectory(
@@ -30,12 +33,8 @@ def trajectory(
 
     torch.set_num_threads(threads or default_workers())
     opened, config = open_run(run), TrajectoryConfig(**settings)
-    name, indices, key = (
-        opened.path.name.removesuffix(".h5"),
-        every_index(len(opened), every),
-        trajectory_key(opened.run_id, config),
-    )
-    output.mkdir(parents=True, exist_ok=True)
+    name, indices = opened.path.name.removesuffix(".h5"), every_index(len(opened), every)
+    key = trajectory_key(opened.run_id, config)
     file = output / f"hessian-{name}.jsonl"
     points = read_points(file, key)
     missing = [index for index in indices if index not in points]
@@ -44,6 +43,7 @@ def trajectory(
     with progress(missing, "computing") as bar:
         for _ in bar:
             point = next(computed)
+            output.mkdir(parents=True, exist_ok=True)  # nothing is written for what is refused
             append_point(file, key, point)
             points[point.index] = point
     found = Trajectory(name, opened.description.config, config.which, tuple(points[i] for i in indices))
@@ -55,25 +55,22 @@ def trajectory(
         results = {"points": [asdict(point) for point in found.points], "edge": found.edge, "files": files}
         print_json("hessian --every", {"snapshot": run, "every": every} | settings, results)
     else:
-        header = (
-            "index",
-            "epoch",
-            "samples_seen",
-            "loss",
-            *(f"lambda_{i + 1}" for i in range(config.k)),
-            "converged",
-        )
-        print_table(
-            header,
-            [
-                (p.index, p.epoch, p.samples_seen, p.loss, *p.eigenvalues, "yes" if all(p.converged) else "NO")
-                for p in found.points
-            ],
-        )
-        mean = sum(p.num_hvp for p in found.points) / len(found.points)
-        edge = "" if found.edge is None else f"; edge of stability 2 (1 + momentum) / lr = {found.edge:.4g}"
-        note(f"{mean:.1f} Hessian-vector products a point{edge}")
+        _print_points(found)
     note("\n".join(["written:", *(f"  {file}" for file in files)]))
     if not all(all(point.converged) for point in found.points):
         note("some pairs have not converged; raise --max-steps or --tol.")
         raise SystemExit(3)
+
+
+def _print_points(found: Trajectory) -> None:
+    names = [f"lambda_{i + 1}" for i in range(len(found.points[0].eigenvalues))]
+    print_table(
+        ("index", "epoch", "samples_seen", "loss", *names, "converged"),
+        [
+            (p.index, p.epoch, p.samples_seen, p.loss, *p.eigenvalues, "yes" if all(p.converged) else "NO")
+            for p in found.points
+        ],
+    )
+    mean = sum(p.num_hvp for p in found.points) / len(found.points)
+    edge = "" if found.edge is None else f"; edge of stability 2 (1 + momentum) / lr = {found.edge:.4g}"
+    note(f"{mean:.1f} Hessian-vector products a point{edge}")

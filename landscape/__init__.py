@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from landscape.geometry.sharpness import WorstCaseSharpness as WorstCaseSharpness
     from landscape.geometry.sharpness import worst_case_sharpness as worst_case_sharpness
     from landscape.geometry.spectrum import SpectralDensity as SpectralDensity
+    from landscape.geometry.spectrum import block_traces as block_traces
     from landscape.geometry.spectrum import diagonal as diagonal
     from landscape.geometry.spectrum import frobenius_norm as frobenius_norm
     from landscape.geometry.spectrum import spectral_density as spectral_density
@@ -45,6 +46,7 @@ _HOMES = {
     "SymmetricOperator": "geometry.operators",
     "TrainingConfig": "training.config",
     "WorstCaseSharpness": "geometry.sharpness",
+    "block_traces": "geometry.spectrum",
     "correlate": "study.correlate",
     "curvature_operator": "geometry.operators",
     "diagonal": "geometry.spectrum",

@@ -118,6 +118,8 @@ def test_unconverged_pairs_are_marked(invoke: Invoke, tmp_path: Path) -> None:
 def test_a_run_goes_along_in_parameters_only(invoke: Invoke, tmp_path: Path) -> None:
     assert trace_run(invoke, tmp_path / "out", "--space", "x").exit_code == 2
     assert invoke("hessian", "--snapshot", RUN, "--every", 0).exit_code == 2
+    assert trace_run(invoke, tmp_path / "out", "--at", "first").exit_code == 2
+    assert trace_run(invoke, tmp_path / "out", "--top-k", "99999").exit_code == 1
     assert not (tmp_path / "out").exists()
 
 

@@ -161,6 +161,14 @@ def test_a_block_sees_copies_of_one_eigenvalue() -> None:
     assert orthogonality_error(pairs) <= 1e-10
 
 
+def test_blocks_keep_to_the_products_allowed() -> None:
+    phi = quadratic(symmetric(torch.linspace(0, 1, 60) ** 4)[None])
+    assert top_eigenpairs(phi, 2, tol=1e-30, max_steps=7, block=3).num_hvp == 7
+    assert top_eigenpairs(phi, 2, tol=1e-9, block=60).converged.all()
+    with pytest.raises(ConfigurationError, match="block = 61"):
+        top_eigenpairs(phi, 2, block=61)
+
+
 def test_seed_decides_every_bit() -> None:
     phi = quadratic(symmetric(SPREAD)[None])
     first, again, other = (top_eigenpairs(phi, 3, seed=s, max_steps=9) for s in (4, 4, 5))

@@ -116,9 +116,9 @@ def _grow(
         settled = space.num_products >= settled_at and space.size >= wanted.k
         if (settled and done.all()) or space.size == n or space.num_products >= steps:
             return pairs, _converged(space, pairs, tol)
-        directions = _directions(space, pairs, done, min(block, n - space.size))
+        directions = _directions(space, pairs, done, min(block, n - space.size, steps - space.num_products))
         if space.size + len(directions) > len(space.basis):
-            space.restart(wanted.more(len(space.basis)).select)
+            space.restart(wanted.more(len(space.basis) - block).select)
         if space.expand(directions).any() and (since is None or _changed(space, since, pairs.values, tol)):
             # Within an exhausted Krylov space all is exact, but what lies outside counts too.
             since, settled_at = pairs.values, space.num_products + _CONFIRMING
@@ -193,8 +193,9 @@ def _check_arguments(
         raise ConfigurationError(f"tol = {tol} cannot be; pass a positive number such as 1e-3.")
     if max_steps is not None and max_steps < k:
         raise ConfigurationError(f"max_steps = {max_steps} products cannot give {k} pairs; pass {k} or more.")
-    if block < 1:
-        raise ConfigurationError(f"block = {block} directions at a time cannot be; pass 1 or more.")
+    most = min(size, max_steps or size)
+    if not 1 <= block <= most:
+        raise ConfigurationError(f"block = {block} directions at a time cannot be; pass 1 ≤ block ≤ {most}.")
     if start is not None and start.shape[-2:] != origin.shape:
         raise ConfigurationError(
             f"start vectors of shape {tuple(start.shape)} do not fit origins of shape {tuple(origin.shape)}."

@@ -101,9 +101,7 @@ class Subspace:
         kept = chosen.shape[1]
         for x in (self.basis, self.images):
             x[:kept] = torch.einsum("mbn,bmk->kbn", x[: self.size], mix)
-        self.size = 0
-        self.projected = self.projected[:, :0, :0]
-        self.size = kept
+        self.size, self.projected = kept, self.projected[:, :0, :0]
         self._project(0)
 
 
