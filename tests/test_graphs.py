@@ -1,0 +1,144 @@
+"""Rewritten programs compute what the originals do, with fewer operations and in less memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, fx
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from landscape.graphs import fuse_products, remove_copies, split, work_in_place
+
+ATEN = torch.ops.aten
+
+
+def normal(*shape: int, seed: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def program(function: Callable[..., Tensor], *arguments: Tensor) -> fx.GraphModule:
+    module: fx.GraphModule = make_fx(function, tracing_mode="fake")(*arguments)
+    return module
+
+
+def targets(graph: fx.Graph) -> list[object]:
+    return [node.target for node in graph.nodes if node.op == "call_function"]
+
+
+A, B, C = (normal(4, 5, seed=i) for i in range(3))
+
+
+def rewritten(function: Callable[..., Tensor], *arguments: Tensor) -> fx.GraphModule:
+    module = program(function, *arguments)
+    for rewrite in (remove_copies, fuse_products, work_in_place):
+        rewrite(module.graph)
+    module.recompile()
+    return module
+
+
+def check(function: Callable[..., Tensor], *arguments: Tensor) -> list[object]:
+    """Values and arguments are what they were; returns the operations that are left."""
+    module, given_ = rewritten(function, *arguments), [a.clone() for a in arguments]
+    assert torch.allclose(module(*arguments), function(*arguments), rtol=1e-12)
+    assert all(torch.equal(a, b) for a, b in zip(arguments, given_, strict=True))
+    return targets(module.graph)
+
+
+def test_copies_that_change_nothing_go() -> None:
+    assert check(lambda a, b: ATEN.copy(a, b.clone().view(4, 5)) + 1, A, B) == [ATEN.add.Tensor]
+
+
+def test_copies_that_change_something_stay() -> None:
+    assert check(lambda a: a.float().double(), A) == [ATEN._to_copy.default] * 2
+    assert check(lambda a: a.mT.contiguous(), A)[-1] == ATEN.clone.default
+    assert ATEN.expand.default in check(lambda a: a.expand(3, 4, 5) * 2, A)
+
+
+def test_a_sum_with_a_product_is_one_operation() -> None:
+    assert check(lambda a, b, c: a + b * c, A, B, C) == [ATEN.addcmul.default]
+    assert check(lambda a, b, c: b * c + a, A, B, C) == [ATEN.addcmul.default]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda a, b, c: (product := b * c) + a + product,  # it is used once more
+        lambda a, b, c: torch.add(a, b * c, alpha=2),
+        lambda a, b, c: a[0] + b * c,  # the sum is larger than the addend
+        lambda a, b, c: a + (b.float() * c.float()),  # and of another dtype than the product
+        lambda a, b, c: a + b * 2.0,
+    ],
+)
+def test_other_sums_are_left_alone(function: Callable[..., Tensor]) -> None:
+    assert ATEN.addcmul.default not in check(function, A, B, C)
+
+
+def test_nobody_writes_on_what_is_read_later() -> None:
+    assert ATEN.add_.Tensor in check(lambda a, b: (a + b) + a, A, B)
+    assert ATEN.add_.Tensor in check(lambda a, b: a + (a + b), A, B)
+
+    def read_later(a: Tensor, b: Tensor) -> Tensor:
+        total = a + b
+        return torch.mm(total + a, total.mT)
+
+    assert ATEN.add_.Tensor not in check(read_later, A, B)
+
+
+def test_nobody_writes_on_what_has_views_or_is_given_or_too_small() -> None:
+    def viewed(a: Tensor, b: Tensor) -> Tensor:
+        total = a + b
+        view = total.mT
+        return torch.mm(total + a, view)
+
+    for function in (viewed, lambda a, b: a + b, lambda a, b: (a[0] + b[0]) + a):
+        assert ATEN.add_.Tensor not in check(function, A, B)
+
+
+def test_what_is_returned_is_no_memory_of_the_arguments() -> None:
+    """A program may be run again with what its first part has computed once."""
+    parts = split(program(lambda v, a: (v * a.sin() + a.cos()) * a.exp() + v, A, B))
+    needed = parts.fixed(B)
+    kept = [n.clone() for n in needed]
+    first, second = parts.moving(A, *needed), parts.moving(A, *needed)
+    assert torch.equal(first, second)
+    assert all(torch.equal(a, b) for a, b in zip(needed, kept, strict=True))
+
+
+OPERATIONS: list[Callable[[Tensor, Tensor], Tensor]] = [
+    lambda a, b: a + b,
+    lambda a, b: a * b,
+    lambda a, b: a + b * a,
+    torch.mm,
+    lambda a, b: a.mT + b,
+    lambda a, b: ATEN.threshold_backward(a, b, 0),
+    lambda a, b: a.clone().view(5, 5) * b,
+    lambda a, b: a - b,
+    lambda a, b: a.sum(0, keepdim=True) + b,
+]
+STEPS = st.lists(
+    st.tuples(st.integers(0, len(OPERATIONS) - 1), st.integers(0, 30), st.integers(0, 30)), min_size=2, max_size=14
+)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(steps=STEPS)
+def test_random_programs_keep_their_values(steps: list[tuple[int, int, int]]) -> None:
+    def function(v: Tensor, a: Tensor) -> Tensor:
+        values = [v, a, a.sin()]
+        for operation, first, second in steps:
+            values.append(OPERATIONS[operation](values[-1 - first % 3], values[second % len(values)]).tanh())
+            values.append(OPERATIONS[operation](values[-1 - first % len(values)], values[-1 - second % 3]))
+        return values[-1] + values[-2] * values[len(values) // 2]
+
+    v, a = normal(5, 5, seed=7), normal(5, 5, seed=8)
+    truth, module = function(v, a), program(function, v, a)
+    parts = split(module)
+    needed = parts.fixed(a)
+    for _ in range(2):
+        torch.testing.assert_close(
+            parts.moving(v, *needed), truth, rtol=1e-9, atol=1e-9 * float(truth.abs().max())
+        )
