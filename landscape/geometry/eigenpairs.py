@@ -110,15 +110,22 @@ def _grow(
     n = space.basis.shape[2]
     space.expand(first)
     since, settled_at = None, space.num_products + _CONFIRMING
+    plain = block == 1  # until some direction is replaced all residuals point to one, and cost nothing to know
     while True:
+        settled = space.num_products >= settled_at and space.size >= wanted.k
+        room = min(n - space.size, steps - space.num_products)
+        if plain and room and not settled:
+            plain = not space.expand(space.images[space.size - 1][None]).any()
+            settled_at += 0 if plain else _CONFIRMING
+            continue
         pairs = space.ritz(wanted.select)
         done = _converged(space, pairs, _MARGIN * tol)
-        settled = space.num_products >= settled_at and space.size >= wanted.k
-        if (settled and done.all()) or space.size == n or space.num_products >= steps:
+        if (settled and done.all()) or not room:
             return pairs, _converged(space, pairs, tol)
-        directions = _directions(space, pairs, done, min(block, n - space.size, steps - space.num_products))
+        directions = _directions(space, pairs, done, min(block, room))
         if space.size + len(directions) > len(space.basis):
             space.restart(wanted.more(len(space.basis) - block).select)
+        plain = False
         if space.expand(directions).any() and (since is None or _changed(space, since, pairs.values, tol)):
             # Within an exhausted Krylov space all is exact, but what lies outside counts too.
             since, settled_at = pairs.values, space.num_products + _CONFIRMING

@@ -12,6 +12,8 @@ from landscape.errors import ObjectiveError
 
 # A direction whose part outside the subspace is below this many units of rounding is nothing but rounding.
 _ROUNDING = 10
+# Share of a direction that must be left for it to be orthogonal to working precision after two passes.
+_CANCELLED = 0.01
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,8 @@ class Subspace:
         if not new.all():
             fresh, _ = _orthogonalised(random_like(rest, self.generator), known)
             rest = torch.where(new[:, None], rest, fresh)
-        rest, _ = _orthogonalised(rest / torch.linalg.vector_norm(rest, dim=-1, keepdim=True), known)
+        if not (left > _CANCELLED).all():  # what is left of nearly nothing is not orthogonal enough
+            rest, _ = _orthogonalised(rest / torch.linalg.vector_norm(rest, dim=-1, keepdim=True), known)
         return rest / torch.linalg.vector_norm(rest, dim=-1, keepdim=True), new
 
     def _project(self, first: int) -> None:
