@@ -1,11 +1,11 @@
 """Five leading Hessian eigenpairs: ours and other tools' on the same networks, tensors and accuracy, in one run.
 
-Every tool must return five pairs of largest magnitude whose true residuals ‖Hv − λv‖/|λ| are at most 10⁻³, for every
-seed, measured here by double backward in float64. Each rival gets the cheapest of its settings that does, found
-beforehand in trials that count products, and the faster of two memory layouts. All are timed in turn, round by
-round, from the construction of their operator on; compared are medians. Imports, a warm-up of each and the search
-for settings are not counted, nor is our trace of the network, which is made once for all points of one shape and is
-printed apart. PyHessian, which takes minutes, gets fewer rounds.
+Every tool must return five pairs of largest magnitude whose true residuals ‖Hv − λv‖/|λ| are at most 10⁻³, for
+every seed, measured here by double backward in float64. Each rival gets the cheapest of its settings that does,
+found beforehand in trials that count products, and the faster of two memory layouts. All are timed in turn, round
+by round, from the construction of their operator on; compared are medians. Imports, a warm-up of each and the
+search for settings are not counted, nor is our trace of the network, made once for all points of one shape,
+which is printed apart. PyHessian, which takes minutes, gets fewer rounds.
 
     python benchmarks/hessian.py                        # all of it, two threads: 40 minutes
     python benchmarks/hessian.py --workloads mlp        # seconds

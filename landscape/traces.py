@@ -23,12 +23,24 @@ Scalar = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
+class LinearMap:
+    """A function that is linear in its vector."""
+
+    function: VectorFunction
+    num_bytes: int  # kept for it, beside what it was made of
+
+    def __call__(self, vector: Tensor) -> Tensor:
+        """The image of a vector."""
+        return self.function(vector)
+
+
+@dataclass(frozen=True)
 class Traces:
     """Traces that an objective has made so far, by name and by the shapes of what they were made with."""
 
     splits: dict[Hashable, Split | None] = field(default_factory=dict)
 
-    def linearize(self, name: Hashable, scalar: Scalar, z: Tensor, *data: Tensor) -> VectorFunction:
+    def linearize(self, name: Hashable, scalar: Scalar, z: Tensor, *data: Tensor) -> LinearMap:
         """Hessian-vector product of ``scalar(z, *data)`` with respect to ``z``, at ``z``.
 
         Forward over reverse: Hv = ∂/∂t ∇f(z + t v) at t = 0 (Pearlmutter 1994).
@@ -42,14 +54,14 @@ class Traces:
         """
         return self.linear(name, _directional_gradient(scalar), z, *data)
 
-    def linear(self, name: Hashable, function: Callable[..., Tensor], *data: Tensor) -> VectorFunction:
+    def linear(self, name: Hashable, function: Callable[..., Tensor], *data: Tensor) -> LinearMap:
         """V ↦ ``function(v, *data)``, linear in v, which is of the shape of the first of the data."""
         key = (name, *((d.shape, d.stride(), d.dtype, d.device) for d in data))
         if key not in self.splits:
             self.splits[key] = _traced(function, data)
         program = self.splits[key]
         if program is None:
-            return lambda vector: _run(function, vector, *data)
+            return LinearMap(lambda vector: _run(function, vector, *data), 0)
         with torch.no_grad():
             needed = program.fixed(*data)
 
@@ -58,7 +70,9 @@ class Traces:
                 result: Tensor = program.moving(vector, *needed)
             return result
 
-        return product
+        given = {tensor.untyped_storage().data_ptr() for tensor in data}
+        storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in needed}
+        return LinearMap(product, sum(size for key, size in storages.items() if key not in given))
 
 
 def _run(function: Callable[..., Tensor], *arguments: Tensor) -> Tensor:

@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from landscape.graphs import fuse_products, remove_copies, split, work_in_place
+from landscape.graphs import split
+from landscape.rewrites import (
+    fuse_products,
+    mask_by_results,
+    merge_equals,
+    remove_copies,
+    remove_zeros,
+    work_in_place,
+)
 
 ATEN = torch.ops.aten
 
@@ -34,7 +42,7 @@ A, B, C = (normal(4, 5, seed=i) for i in range(3))
 
 def rewritten(function: Callable[..., Tensor], *arguments: Tensor) -> fx.GraphModule:
     module = program(function, *arguments)
-    for rewrite in (remove_copies, fuse_products, work_in_place):
+    for rewrite in (remove_copies, remove_zeros, mask_by_results, merge_equals, fuse_products, work_in_place):
         rewrite(module.graph)
     module.recompile()
     return module
@@ -96,6 +104,53 @@ def test_nobody_writes_on_what_has_views_or_is_given_or_too_small() -> None:
 
     for function in (viewed, lambda a, b: a + b, lambda a, b: (a[0] + b[0]) + a):
         assert ATEN.add_.Tensor not in check(function, A, B)
+
+
+def test_what_is_always_zero_is_not_added() -> None:
+    def function(a: Tensor, b: Tensor) -> Tensor:
+        zero = torch.zeros(5, 5, dtype=a.dtype)
+        return a + torch.mm(b, zero) * 3 + b
+
+    assert check(function, A, B)[-1] == ATEN.add.Tensor
+    assert targets(rewritten(function, A, B).graph).count(ATEN.add.Tensor) == 1
+    image, kernel = normal(2, 3, 6, 6, seed=3), normal(4, 3, 3, 3, seed=4)
+
+    def convolved(x: Tensor, w: Tensor) -> Tensor:
+        return torch.conv2d(x, w) + torch.conv2d(torch.zeros_like(x), w)
+
+    assert ATEN.add.Tensor not in check(convolved, image, kernel)
+
+
+def test_zeros_that_have_something_added_count() -> None:
+    image, kernel, bias = normal(2, 3, 6, 6, seed=3), normal(4, 3, 3, 3, seed=4), normal(4, seed=5)
+    check(lambda x, w, b: torch.conv2d(x, w) + torch.conv2d(torch.zeros_like(x), w, b), image, kernel, bias)
+    check(lambda a, b: a + torch.zeros_like(a).add_(b), A, B)
+    check(lambda a, b: a + torch.zeros_like(a).cos(), A, B)
+
+
+def test_masks_are_taken_from_results() -> None:
+    operations = check(lambda a, b: ATEN.threshold_backward(b, a, 0) + a.relu(), A, B)
+    assert ATEN.relu.default in operations
+    check(lambda a, b: ATEN.threshold_backward(b, a, 0.5) + a.relu(), A, B)  # another threshold
+    check(lambda a, b: ATEN.threshold_backward(a, a, 0) + a.relu(), A, B)
+    check(lambda a, b: ATEN.threshold_backward(a, b, 0) + a.relu(), A, B)  # of something else
+
+
+def test_equal_operations_are_done_once() -> None:
+    assert check(lambda a: a.sin() * a.sin().cos(), A).count(ATEN.sin.default) == 1
+    assert check(lambda a: a.sum(0) * a.sum(1)[0], A).count(ATEN.sum.dim_IntList) == 2
+
+
+def test_cheap_values_are_computed_anew_instead_of_kept() -> None:
+    """Of sin(a) and three multiples of it only one is kept, or a, where that is as large."""
+
+    def function(v: Tensor, a: Tensor) -> Tensor:
+        s = a.sin()
+        return v * (s * 2) + (v * v) * (s * 3) + (v * v * v) * (s - 1)
+
+    parts = split(program(function, A, B))
+    assert len(parts.fixed(B)) == 1
+    assert torch.allclose(parts.moving(A, *parts.fixed(B)), function(A, B))
 
 
 def test_what_is_returned_is_no_memory_of_the_arguments() -> None:

@@ -13,7 +13,6 @@ from torch.nn import functional
 
 from landscape.errors import ConfigurationError, ObjectiveError
 from landscape.objectives import Objective, search_form
-from landscape.problem import parameter_objective as parameter_module
 from landscape.problem.directions import targeted_starts
 from landscape.problem.input_objective import InputObjective, input_objective
 from landscape.problem.losses import log_odds_level
@@ -64,15 +63,14 @@ def test_parameter_objective_against_autograd() -> None:
         assert torch.allclose(product(vectors[0])[row], hessian @ vectors[0, row], atol=1e-11)
 
 
-@pytest.mark.parametrize("cached", [0, 10, 10**6])
-def test_chunks_and_cache_change_nothing(cached: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("memory", [1, 30_000, 2**31])
+def test_chunks_and_memory_change_nothing(memory: int) -> None:
     model, (x, y) = network(), data()
     whole = parameter_objective(model, x, y, chunk=1000)
     vector = normal(1, whole.origin.shape[1])
     expected_value, expected_gradient = whole.value_and_grad(whole.origin)
     expected_product = whole.linearize(whole.origin)(vector)
-    monkeypatch.setattr(parameter_module, "CACHED_SAMPLES", cached)
-    split = parameter_objective(model, x, y, chunk=10)  # chunks of 10, 10 and 3
+    split = parameter_objective(model, x, y, chunk=10, memory=memory)  # chunks of 10, 10 and 3
     value, gradient = split.value_and_grad(split.origin)
     assert float(value - expected_value) == pytest.approx(0, abs=1e-12)
     assert torch.allclose(gradient, expected_gradient, rtol=1e-12, atol=1e-15)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal, overload
 
 import torch
@@ -14,10 +15,11 @@ from landscape.objectives import HessianVectorProduct, Objective, over_leading_d
 from landscape.problem.gauss_newton import check_kind, gauss_newton_program
 from landscape.problem.log_objective import LogObjective
 from landscape.problem.losses import POSITIVE_LOSSES, log_odds_level, loss_by_name
+from landscape.problem.memory import MEMORY, check_memory, kept_within, samples_within
 from landscape.problem.network import channels_last, check_problem, detached
-from landscape.traces import Traces
+from landscape.traces import LinearMap, Traces
 
-# Images per forward pass.
+# Images per forward pass at most.
 CHUNK = 1000
 
 
@@ -31,6 +33,7 @@ class InputObjective:
     loss: str
     origin: Tensor  # (B, n)
     chunk: int = CHUNK
+    memory: int = MEMORY  # bytes
     traces: Traces = field(default_factory=Traces, repr=False, compare=False)
 
     def value(self, z: Tensor) -> Tensor:
@@ -55,10 +58,7 @@ class InputObjective:
         def total(point: Tensor, y: Tensor, *parameters: Tensor) -> Tensor:
             return loss_by_name(self.loss)(self._logits(point, *parameters), y).sum()
 
-        def of_chunk(point: Tensor, y: Tensor, *parameters: Tensor) -> HessianVectorProduct:
-            return self.traces.linearize(self.loss, total, point, y, *parameters)
-
-        return self._products(z, of_chunk)
+        return self._products(z, lambda *part: self.traces.linearize(self.loss, total, *part))
 
     def gauss_newton(self, z: Tensor, kind: str) -> HessianVectorProduct:
         """Product with every row's Gauss–Newton or Fisher matrix."""
@@ -68,9 +68,10 @@ class InputObjective:
         )
         return self._products(z, lambda *part: self.traces.linear((kind, self.loss), program, *part))
 
-    def _products(self, z: Tensor, of_chunk: Callable[..., HessianVectorProduct]) -> HessianVectorProduct:
+    def _products(self, z: Tensor, of_chunk: Callable[..., LinearMap]) -> HessianVectorProduct:
         parameters = detached(self.model).values()
-        products = [of_chunk(part.detach(), y, *parameters) for part, y in self._chunks(z)]
+        parts = [partial(of_chunk, part.detach(), y, *parameters) for part, y in self._chunks(z)]
+        products = kept_within(self.memory, parts)
 
         def apply(vectors: Tensor) -> Tensor:
             parts = vectors.split(self.chunk)
@@ -144,18 +145,23 @@ class JointInputObjective:
 
 @overload
 def input_objective(
-    model: nn.Module, x: Tensor, y: Tensor, loss: str = ..., joint: Literal[False] = ...
+    model: nn.Module, x: Tensor, y: Tensor, loss: str = ..., joint: Literal[False] = ..., memory: int = ...
 ) -> InputObjective: ...
 
 
 @overload
 def input_objective(
-    model: nn.Module, x: Tensor, y: Tensor, loss: str = ..., *, joint: Literal[True]
+    model: nn.Module, x: Tensor, y: Tensor, loss: str = ..., *, joint: Literal[True], memory: int = ...
 ) -> JointInputObjective: ...
 
 
 def input_objective(
-    model: nn.Module, x: Tensor, y: Tensor, loss: str = "cross_entropy", joint: bool = False
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    loss: str = "cross_entropy",
+    joint: bool = False,
+    memory: int = MEMORY,
 ) -> InputObjective | JointInputObjective:
     """Objective over X: one row a sample, or with ``joint`` the whole matrix X as one point.
 
@@ -165,12 +171,17 @@ def input_objective(
         y: Labels ``(B,)``.
         loss: A name of `landscape.problem.losses`.
         joint: φ = mean loss over all samples.
+        memory: Bytes for what is computed between layers and for linearisations that are kept; what does not fit
+            is linearised for each product anew.
 
     Raises:
         ObjectiveError: If shapes disagree, or the model is in train mode with dropout or batch norm.
+        ConfigurationError: If the memory is not positive.
 
     """
     check_problem(model, x, y, loss)
+    check_memory(memory)
     origin = x.detach().reshape(len(x), -1)
-    samples = InputObjective(model, tuple(x.shape[1:]), y, loss, origin)
+    chunk = samples_within(memory, model, x, CHUNK)
+    samples = InputObjective(model, tuple(x.shape[1:]), y, loss, origin, chunk, memory)
     return JointInputObjective(samples, origin.reshape(1, -1)) if joint else samples

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal, overload
 
 import torch
@@ -14,14 +15,13 @@ from landscape.objectives import HessianVectorProduct, Objective, over_leading_d
 from landscape.problem.gauss_newton import check_kind, gauss_newton_program
 from landscape.problem.log_objective import LogObjective
 from landscape.problem.losses import POSITIVE_LOSSES, loss_by_name
+from landscape.problem.memory import MEMORY, check_memory, kept_within, samples_within
 from landscape.problem.network import channels_last, check_problem, ravel, unravel
 from landscape.problem.sample_objective import SampleParameterObjective
-from landscape.traces import Traces
+from landscape.traces import LinearMap, Traces
 
-# Samples per forward pass: large enough to keep two cores busy, small enough for a few hundred MB.
+# Samples per forward pass at most: enough to keep many cores busy.
 CHUNK = 2000
-# Samples whose linearisation is kept in memory; the rest is recomputed for each product.
-CACHED_SAMPLES = 20_000
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class ParameterObjective:
     loss: str
     origin: Tensor  # (B, n)
     chunk: int = CHUNK
+    memory: int = MEMORY  # bytes
     traces: Traces = field(default_factory=Traces, repr=False, compare=False)
 
     def value(self, z: Tensor) -> Tensor:
@@ -65,11 +66,11 @@ class ParameterObjective:
         check_kind(kind, self.loss)
         program = gauss_newton_program(kind, lambda point, _, x: self._logits(point, x), loss_by_name(self.loss))
 
-        def of_chunk(row: Tensor, x: Tensor, y: Tensor) -> HessianVectorProduct:
-            product = self.traces.linear((kind, self.loss), program, row, y, x)
-            return lambda vector: product(vector) / len(self.y)
+        def share(vector: Tensor, point: Tensor, y: Tensor, x: Tensor) -> Tensor:
+            return program(vector, point, y, x) / len(self.y)
 
-        return self._products(z, of_chunk)
+        name = (kind, self.loss, len(self.y))
+        return self._products(z, lambda point, x, y: self.traces.linear(name, share, point, y, x))
 
     def take(self, rows: Tensor) -> ParameterObjective:
         """Select or repeat rows; all rows are the same function."""
@@ -109,43 +110,45 @@ class ParameterObjective:
         return value / len(self.y)
 
     def _products(
-        self, z: Tensor, of_chunk: Callable[[Tensor, Tensor, Tensor], HessianVectorProduct]
+        self, z: Tensor, of_chunk: Callable[[Tensor, Tensor, Tensor], LinearMap]
     ) -> HessianVectorProduct:
         """Sums over the data of products with what each chunk contributes, at every row of ``z``."""
-        products = [self._row_product(row.detach(), of_chunk) for row in z]
+        chunks = list(self._chunks())
+        parts = [partial(of_chunk, row.detach(), x, y) for row in z for x, y in chunks]
+        products = kept_within(self.memory, parts)
 
         def apply(vectors: Tensor) -> Tensor:
-            return torch.stack([product(v) for product, v in zip(products, vectors, strict=True)])
-
-        return over_leading_dimension(apply, 2)
-
-    def _row_product(
-        self, row: Tensor, of_chunk: Callable[[Tensor, Tensor, Tensor], HessianVectorProduct]
-    ) -> HessianVectorProduct:
-        chunks = list(self._chunks())
-        kept = -(-CACHED_SAMPLES // self.chunk)
-        cached = [of_chunk(row, x, y) for x, y in chunks[:kept]]
-
-        def apply(vector: Tensor) -> Tensor:
-            result = torch.zeros_like(vector)
-            for product in cached:
-                result += product(vector)
-            for x, y in chunks[kept:]:
-                result += of_chunk(row, x, y)(vector)
+            result = torch.zeros_like(vectors)
+            for number, product in enumerate(products):
+                row = number // len(chunks)
+                result[row] += product(vectors[row])
             return result
 
-        return apply
+        return over_leading_dimension(apply, 2)
 
 
 @overload
 def parameter_objective(
-    model: nn.Module, x: Tensor, y: Tensor, loss: str = ..., chunk: int = ..., per_sample: Literal[False] = ...
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    loss: str = ...,
+    chunk: int | None = ...,
+    per_sample: Literal[False] = ...,
+    memory: int = ...,
 ) -> ParameterObjective: ...
 
 
 @overload
 def parameter_objective(
-    model: nn.Module, x: Tensor, y: Tensor, loss: str = ..., chunk: int = ..., *, per_sample: Literal[True]
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    loss: str = ...,
+    chunk: int | None = ...,
+    *,
+    per_sample: Literal[True],
+    memory: int = ...,
 ) -> SampleParameterObjective: ...
 
 
@@ -154,8 +157,9 @@ def parameter_objective(
     x: Tensor,
     y: Tensor,
     loss: str = "cross_entropy",
-    chunk: int = CHUNK,
+    chunk: int | None = None,
     per_sample: bool = False,
+    memory: int = MEMORY,
 ) -> ParameterObjective | SampleParameterObjective:
     """Objective over θ: φ(θ) = 1/N Σ_i loss(f(x_i; θ), y_i), or with ``per_sample`` one row φ_i(θ) a sample.
 
@@ -164,15 +168,21 @@ def parameter_objective(
         x: Inputs ``(N, …)``.
         y: Labels ``(N,)``.
         loss: A name of `landscape.problem.losses`.
-        chunk: Samples in one forward pass; memory does not grow with N. Per sample, the number of rows that go
-            together follows from n instead.
-        per_sample: φ_i(θ) = loss(f(x_i; θ), y_i), N rows with the origin ``(N, n)``.
+        chunk: Samples in one forward pass; by default as many as the memory allows, 2000 at most.
+        per_sample: φ_i(θ) = loss(f(x_i; θ), y_i), N rows with the origin ``(N, n)``. How many rows go together
+            follows from n.
+        memory: Bytes for what is computed between layers and for linearisations that are kept; what does not fit
+            is linearised for each product anew. Data, and vectors of n numbers, come on top.
 
     Raises:
         ObjectiveError: If shapes disagree, or the model is in train mode with dropout or batch norm.
+        ConfigurationError: If the memory is not positive.
 
     """
     check_problem(model, x, y, loss)
     if per_sample:
         return SampleParameterObjective(model, x, y, loss, ravel(model))
-    return ParameterObjective(model, channels_last(x), y, loss, ravel(model)[None], chunk)
+    check_memory(memory)
+    x = channels_last(x)
+    chunk = chunk or samples_within(memory, model, x, CHUNK)
+    return ParameterObjective(model, x, y, loss, ravel(model)[None], chunk, memory)

@@ -1,0 +1,209 @@
+"""Programs of tensor operations, freed of work that changes nothing, and run in less memory.
+
+A functional trace copies where the network wrote in place, adds tangents that are always zero, and keeps every
+intermediate value apart; on a CPU a large network's product spends half of its time on such traffic. Values stay
+as they are, but for rounding where a product and a sum become one operation.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+_ATEN = torch.ops.aten
+# What hands on its first argument, or for `copy` its second, where shape, dtype and strides stay.
+_HANDED_ON = {
+    _ATEN.alias.default: 0,
+    _ATEN.clone.default: 0,
+    _ATEN.detach.default: 0,
+    _ATEN.view.default: 0,
+    _ATEN.expand.default: 0,
+    _ATEN._to_copy.default: 0,
+    _ATEN.copy.default: 1,
+}
+# Operations whose results lie in memory of their own.
+_FRESH = {
+    _ATEN.add.Tensor: _ATEN.add_.Tensor,
+    _ATEN.mul.Tensor: _ATEN.mul_.Tensor,
+    _ATEN.addcmul.default: _ATEN.addcmul_.default,
+    _ATEN.convolution.default: None,
+    _ATEN.threshold_backward.default: None,
+    _ATEN.mm.default: None,
+    _ATEN.addmm.default: None,
+}
+# Operations that read their arguments and hand out none of their memory.
+_READING = {*_FRESH, *(f for f in _FRESH.values() if f), _ATEN.convolution_backward.default, _ATEN.sum.dim_IntList}
+_ZERO = {
+    _ATEN._efficientzerotensor.default,
+    _ATEN.zeros.default,
+    _ATEN.zeros_like.default,
+    _ATEN.new_zeros.default,
+}
+# Operations that are linear in their first argument.
+_LINEAR = {
+    *(_ATEN.view.default, _ATEN.expand.default, _ATEN.t.default, _ATEN._to_copy.default, _ATEN.clone.default),
+    *(
+        _ATEN.neg.default,
+        _ATEN.div.Tensor,
+        _ATEN.mul.Scalar,
+        _ATEN.sum.dim_IntList,
+        _ATEN.threshold_backward.default,
+    ),
+}
+
+
+def simplify(graph: fx.Graph) -> None:
+    """Leave out what a functional program computes for nothing."""
+    for rewrite in (remove_copies, remove_zeros, mask_by_results, merge_equals):
+        rewrite(graph)
+    graph.eliminate_dead_code()
+
+
+def save_memory(graph: fx.Graph) -> None:
+    """Let operations share memory; the program is no longer functional within itself."""
+    graph.eliminate_dead_code()
+    fuse_products(graph)
+    work_in_place(graph)
+
+
+def remove_copies(graph: fx.Graph) -> None:
+    """Leave out what hands on a value as it is; in a functional program nobody writes on it."""
+    written = {node.args[0] for node in graph.nodes if _writes(node)}
+    for node in list(graph.nodes):
+        if node.target in _HANDED_ON:
+            source = node.args[_HANDED_ON[node.target]]
+            if _alike(node, source) and written.isdisjoint((node, source)):
+                node.replace_all_uses_with(source)
+                graph.erase_node(node)
+
+
+def remove_zeros(graph: fx.Graph) -> None:
+    """Leave out sums with what is zero whatever the data: tangents of what is constant."""
+    written = {node.args[0] for node in graph.nodes if _writes(node)}
+    zeros: set[Any] = set()
+    for node in list(graph.nodes):
+        if node not in written and _is_zero(node, zeros):
+            zeros.add(node)
+        elif node.target is _ATEN.add.Tensor:
+            for addend, other in (node.args, node.args[::-1]):
+                if other in zeros and _alike(node, addend) and not node.kwargs:
+                    node.replace_all_uses_with(addend)
+                    graph.erase_node(node)
+                    break
+
+
+def _is_zero(node: fx.Node, zeros: set[Any]) -> bool:
+    """Whether a value is zero because it is made so, or linear in something that is."""
+    if node.target is operator.getitem:
+        of, number = node.args
+        if of.target is not _ATEN.convolution_backward.default:  # type: ignore[union-attr]
+            return False
+        outer, inner, weight, *_ = of.args  # type: ignore[union-attr]
+        return not zeros.isdisjoint((outer, *((weight,) if number == 0 else (inner,) if number == 1 else ())))
+    if node.target is _ATEN.convolution.default:
+        return node.args[2] is None and not zeros.isdisjoint(node.args[:2])
+    if node.target in {_ATEN.mul.Tensor, _ATEN.mm.default}:
+        return not zeros.isdisjoint(node.args[:2])
+    return bool(node.target in _ZERO or (node.target in _LINEAR and node.args[0] in zeros))
+
+
+def mask_by_results(graph: fx.Graph) -> None:
+    """Mask with max(x, 0) instead of x: the sign is the same, and x need not be kept."""
+    results: dict[Any, fx.Node] = {}
+    for node in graph.nodes:
+        if node.target is _ATEN.relu.default:
+            results[node.args[0]] = node
+        elif node.target is _ATEN.threshold_backward.default and node.args[2] == 0:
+            node.update_arg(1, results.get(node.args[1], node.args[1]))
+
+
+def merge_equals(graph: fx.Graph) -> None:
+    """Compute what is computed from the same arguments in the same way only once."""
+    written = {node.args[0] for node in graph.nodes if _writes(node)}
+    known: dict[Any, fx.Node] = {}
+    for node in list(graph.nodes):
+        if node.op != "call_function" or node in written or _writes(node) or _is_random(node):
+            continue
+        key = (node.target, repr((node.args, node.kwargs)))
+        if written.isdisjoint(node.all_input_nodes) and known.setdefault(key, node) is not node:
+            node.replace_all_uses_with(known[key])
+            graph.erase_node(node)
+
+
+def fuse_products(graph: fx.Graph) -> None:
+    """Make a + b c one operation, where b c is used nowhere else."""
+    for node in list(graph.nodes):
+        if node.target is not _ATEN.add.Tensor or node.kwargs:
+            continue
+        for addend, factors in (node.args, node.args[::-1]):
+            if _is_product_for(factors, node) and len(factors.users) == 1 and _alike(node, addend):
+                with graph.inserting_before(node):
+                    fused = graph.call_function(_ATEN.addcmul.default, (addend, *factors.args))
+                fused.meta = dict(node.meta)
+                node.replace_all_uses_with(fused)
+                graph.erase_node(node)
+                graph.erase_node(factors)
+                break
+
+
+def work_in_place(graph: fx.Graph) -> None:
+    """Write results over arguments that nobody reads any more."""
+    order = {node: number for number, node in enumerate(graph.nodes)}
+    for node in graph.nodes:
+        overwriting = _FRESH.get(node.target)
+        if overwriting is None:
+            continue
+        first, *others = node.args
+        commutes = node.target is not _ATEN.addcmul.default and not node.kwargs
+        if commutes and not _may_overwrite(first, node, order):
+            first, *others = node.args[::-1]
+        if _may_overwrite(first, node, order):
+            node.target, node.args = overwriting, (first, *others)
+
+
+def _may_overwrite(argument: Any, node: fx.Node, order: dict[fx.Node, int]) -> bool:
+    return (
+        isinstance(argument, fx.Node)
+        and _is_fresh(argument)
+        and _alike(node, argument)
+        and all(user.target in _READING for user in argument.users)
+        and max(order[user] for user in argument.users) == order[node]
+    )
+
+
+def _is_fresh(node: fx.Node) -> bool:
+    if node.target is operator.getitem:
+        return node.args[0].target is _ATEN.convolution_backward.default  # type: ignore[union-attr]
+    return node.target in _FRESH or node.target in _FRESH.values()
+
+
+def _is_product_for(factors: Any, total: fx.Node) -> bool:
+    """Whether it is b c of two tensors of the dtype and on the device of what it is added to."""
+    if not isinstance(factors, fx.Node) or factors.target is not _ATEN.mul.Tensor:
+        return False
+    kinds = [(v.dtype, v.device) if v is not None else None for v in map(_value, (total, *factors.args))]
+    return None not in kinds and len(set(kinds)) == 1
+
+
+def _is_random(node: fx.Node) -> bool:
+    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+
+
+def _writes(node: fx.Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+
+
+def _alike(node: Any, other: Any) -> bool:
+    """Whether two values agree in shape, dtype, device and strides."""
+    a, b = _value(node), _value(other)
+    if a is None or b is None:
+        return False
+    return bool((a.shape, a.stride(), a.dtype, a.device) == (b.shape, b.stride(), b.dtype, b.device))
+
+
+def _value(node: Any) -> Tensor | None:
+    value = node.meta.get("val") if isinstance(node, fx.Node) else None
+    return value if isinstance(value, Tensor) else None
