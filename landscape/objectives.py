@@ -109,7 +109,8 @@ def objective(function: Callable[..., Tensor], origin: Tensor, *data: Tensor) ->
         *data: Tensors with one row per row of ``origin``, such as labels.
 
     Raises:
-        ObjectiveError: If ``origin`` is not a matrix or f does not return one value per row.
+        ObjectiveError: If ``origin`` is not a matrix, or f does not return one value per row, the same value when
+            it is called again, and the same value for a row alone as for the same row among others.
 
     """
     if origin.ndim != 2:
@@ -123,6 +124,16 @@ def objective(function: Callable[..., Tensor], origin: Tensor, *data: Tensor) ->
             f"the function returned shape {tuple(value.shape)} for {len(origin)} rows; "
             f"it must return one value per row, shape ({len(origin)},)."
         )
+    first = torch.zeros(min(1, len(origin)), dtype=torch.long, device=origin.device)
+    alone = phi.take(first)
+    for other, mine, what in (
+        (phi.value(origin), value, "when it is called again"),
+        (alone.value(alone.origin), value[first], "for a row alone than for the same row among others"),
+    ):
+        scale = float(mine.abs().nan_to_num(0).amax()) if len(mine) else 0.0
+        close = scale * torch.finfo(origin.dtype).eps ** 0.5
+        if not torch.allclose(other, mine, rtol=0, atol=close, equal_nan=True):
+            raise ObjectiveError(f"the function returns another value {what}; rows must be independent.")
     return phi
 
 

@@ -159,7 +159,7 @@ def test_spectrum_agrees_with_the_hessian(invoke: Invoke, tmp_path: Path) -> Non
     assert sum(e["size"] for e in blocks) == phi.origin.shape[1]
     error = whole["standard_error"] + sum(e["standard_error"] for e in blocks)
     assert sum(e["value"] for e in blocks) == pytest.approx(whole["value"], abs=4 * error)
-    assert found["num_products"] == 20 + 20 + 20 + 2 * 25
+    assert found["num_products"] == 20 + 20 + 20 + 2 * 25 + 2
     assert len(found["files"]) == 3
     assert all(Path(file).stat().st_size > 1000 for file in found["files"])
 

@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from landscape.errors import ConfigurationError
-from landscape.geometry.operators import SymmetricOperator, as_operator
+from landscape.geometry.operators import SymmetricOperator, as_operator, check_symmetry
 from landscape.geometry.subspace import RitzPairs, Subspace, random_like
 from landscape.geometry.vectors import is_large
 from landscape.objectives import Objective
@@ -35,6 +35,7 @@ class Eigenpairs:
     residuals: Tensor  # (B, k) true ‖Hv − λv‖ / |λ|
     converged: Tensor  # (B, k) bool
     num_hvp: int  # Hessian-vector products per row
+    asymmetry: Tensor  # (B,) largest |uᵀHv − vᵀHu| / max |H| within the subspace: rounding
 
 
 def top_eigenpairs(
@@ -72,7 +73,7 @@ def top_eigenpairs(
 
     Raises:
         ConfigurationError: If ``k``, ``which``, ``tol``, ``max_steps``, ``block`` or ``start`` make no sense.
-        ObjectiveError: If a Hessian-vector product is not finite.
+        ObjectiveError: If a product is not finite, or products are not those of a symmetric matrix.
     """
     wanted = Wanted(k, which)
     operator = as_operator(phi)
@@ -161,7 +162,9 @@ def _directions(space: Subspace, pairs: RitzPairs, done: Tensor, count: int) -> 
 
 def _as_eigenpairs(space: Subspace, pairs: RitzPairs, converged: Tensor) -> Eigenpairs:
     residuals = torch.where(pairs.errors > 0, pairs.errors / pairs.values.abs(), 0.0)
-    return Eigenpairs(pairs.values, pairs.vectors, residuals, converged, space.num_products)
+    asymmetry = space.asymmetry()
+    check_symmetry(asymmetry, space.basis.dtype)
+    return Eigenpairs(pairs.values, pairs.vectors, residuals, converged, space.num_products, asymmetry)
 
 
 @dataclass(frozen=True)

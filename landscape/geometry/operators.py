@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from landscape.errors import ConfigurationError
+from landscape.errors import ConfigurationError, ObjectiveError
 from landscape.objectives import GaussNewtonForm, HessianVectorProduct, Objective
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
+
+# uᵀHv and vᵀHu differ by rounding, far below so many √ε.
+_ASYMMETRIC = 3
 
 KINDS = ("hessian", "gauss_newton", "fisher", "empirical_fisher")
 
@@ -76,6 +79,19 @@ class SymmetricOperator:
 
         dtype = torch.empty((), dtype=self.like.dtype).numpy().dtype
         return LinearOperator((size, size), matvec=matvec, rmatvec=matvec, dtype=dtype)
+
+
+def check_symmetry(asymmetry: Tensor, dtype: torch.dtype) -> None:
+    """Refuse products that are not those of a symmetric matrix.
+
+    Raises:
+        ObjectiveError: If the asymmetry of some row is beyond rounding.
+    """
+    if (asymmetry > _ASYMMETRIC * torch.finfo(dtype).eps ** 0.5).any():
+        raise ObjectiveError(
+            f"the products are not those of a symmetric matrix: uᵀHv and vᵀHu differ by {asymmetry.max():.1e} of "
+            f"its size. φ is random, or some second derivative is wrong."
+        )
 
 
 def curvature_operator(phi: Objective, kind: str = "hessian") -> SymmetricOperator:

@@ -43,6 +43,12 @@ class Subspace:
         """About the norm of H, ``(B,)``."""
         return self.projected.abs().sum(-1).amax(-1)
 
+    def asymmetry(self) -> Tensor:
+        """Largest entry of |Vᵀ H V − (Vᵀ H V)ᵀ| in units of that of |Vᵀ H V|, ``(B,)``."""
+        whole = torch.einsum("mbn,sbn->bms", self.basis[: self.size], self.images[: self.size]).double()
+        difference = (whole - whole.mT).abs().amax((1, 2))
+        return torch.where(difference > 0, difference / whole.abs().amax((1, 2)), 0.0)
+
     def expand(self, directions: Tensor) -> Tensor:
         """Add directions ``(s, B, n)``; one that lies in the subspace is replaced by a random one.
 

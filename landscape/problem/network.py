@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from landscape.errors import ObjectiveError
 from landscape.problem.losses import loss_by_name
+
+# Samples that a model is tried on.
+_PROBED = 3
 
 
 def ravel(model: nn.Module) -> Tensor:
@@ -41,7 +45,7 @@ def channels_last(tensor: Tensor) -> Tensor:
 
 
 def check_problem(model: nn.Module, x: Tensor, y: Tensor, loss: str) -> None:
-    """Refuse what would give a wrong φ: shapes that disagree, dropout or batch norm in train mode."""
+    """Refuse what would give a wrong φ: shapes that disagree, randomness, samples that interact."""
     loss_by_name(loss)
     if y.ndim != 1 or len(x) != len(y) or not len(y):
         raise ObjectiveError(
@@ -55,3 +59,44 @@ def check_problem(model: nn.Module, x: Tensor, y: Tensor, loss: str) -> None:
         )
     if not all(p.numel() for p in model.parameters()):
         raise ObjectiveError("the model has empty parameters.")
+    _check_outputs(model, x[:_PROBED])
+
+
+def _check_outputs(model: nn.Module, x: Tensor) -> None:
+    """Refuse outputs that are random, depend on other samples, or change the model; a few samples tell."""
+    together, alone = _outputs_apart(model, x), _outputs_apart(model, x[:1])
+    if together.ndim != 2 or len(together) != len(x):
+        raise ObjectiveError(
+            f"the model returns shape {tuple(together.shape)} for {len(x)} samples; it must return one row of "
+            f"logits per sample, shape ({len(x)}, K)."
+        )
+    for other, mine, what in (
+        (_outputs_apart(model, x), together, "returns other logits when it runs again: φ would be random"),
+        (alone, together[:1], "returns other logits for a sample among others than for the same sample alone"),
+    ):
+        if not _agree(other, mine):
+            raise ObjectiveError(f"the model {what}; call model.eval(), and remove what does this.")
+
+
+def _outputs_apart(model: nn.Module, x: Tensor) -> Tensor:
+    """Logits, with copies of the buffers.
+
+    Raises:
+        ObjectiveError: If the model writes on its buffers.
+    """
+    buffers = {name: b.detach().clone() for name, b in model.named_buffers()}
+    before = {name: b.clone() for name, b in buffers.items()}
+    with torch.no_grad():
+        logits: Tensor = functional_call(model, buffers, (x,))
+    changed = [name for name, b in buffers.items() if not torch.equal(b, before[name])]
+    if changed:
+        raise ObjectiveError(
+            f"the model changes its buffers {', '.join(changed)} when it runs; call model.eval() first."
+        )
+    return logits
+
+
+def _agree(a: Tensor, b: Tensor) -> bool:
+    """Up to rounding, which may depend on the number of samples; NaN agrees with NaN."""
+    scale = b.abs().nan_to_num(0).amax()
+    return torch.allclose(a, b, rtol=0, atol=float(scale * torch.finfo(b.dtype).eps ** 0.5), equal_nan=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from landscape.geometry.eigenpairs import top_eigenpairs
-from landscape.geometry.operators import curvature_operator
+from landscape.geometry.operators import check_symmetry, curvature_operator
 from landscape.geometry.spectrum import block_traces, frobenius_norm, spectral_density, trace
 from landscape.snapshots import Run, load_snapshot
 from landscape.study.curvature import NamedEstimate, Spectrum, SpectrumConfig, TrajectoryConfig, TrajectoryPoint
@@ -57,6 +57,7 @@ def spectrum(problem: Problem, run: str, epoch: int, config: SpectrumConfig) -> 
     """Trace, Frobenius norm, traces of the blocks of all parameters, and density, with their errors."""
     phi = theta_objective(problem, config.samples, config.seed)
     operator = curvature_operator(phi, config.kind)
+    check_symmetry(operator.asymmetry(config.seed), phi.origin.dtype)
     whole = trace(operator, config.num_products, config.seed)
     norm = frobenius_norm(operator, config.num_products, config.seed)
     sizes = {name: p.numel() for name, p in problem.model.named_parameters()}
@@ -78,5 +79,5 @@ def spectrum(problem: Problem, run: str, epoch: int, config: SpectrumConfig) -> 
         density=tuple(density.density[0].tolist()),
         standard_error=tuple(density.standard_error[0].tolist()),
         width=float(density.width),
-        num_products=sum(x.num_products for x in (whole, norm, blocks, density)),
+        num_products=2 + sum(x.num_products for x in (whole, norm, blocks, density)),  # two told the symmetry
     )
