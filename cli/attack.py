@@ -15,10 +15,7 @@ from .output import print_json, print_table, progress
 @click.option(
     "--dataset", default=None, show_default="the snapshot's own", help="Attack test images of this dataset."
 )
-@options.seed
-@options.device
-@options.threads
-@options.as_json
+@options.execution
 def command(
     run: str,
     at: str,

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from . import options
 from .output import note, print_json, print_table
+
+if TYPE_CHECKING:
+    from landscape.geometry.eigenpairs import Eigenpairs
+    from landscape.problem.input_objective import InputObjective
+    from landscape.problem.parameter_objective import ParameterObjective
+    from landscape.study.measure import Problem
+
+# Samples by default: of the loss over θ, or images in X.
+SAMPLES = {"theta": 2000, "x": 10}
 
 
 @click.command(name="hessian")
@@ -16,13 +25,16 @@ from .output import note, print_json, print_table
 @click.option("--top-k", "k", type=options.SIZE, default=5, help="Number of eigenpairs.")
 @click.option("--which", type=click.Choice(["LA", "SA", "LM", "BE"]), default="LA", help="Which end, as in scipy.")
 @click.option(
-    "--space", type=click.Choice(["theta", "x"]), default="theta", help="Hessian over θ, or per image in X."
+    "--space", type=click.Choice(["theta", "x"]), default="theta", help="Matrix over θ, or per image in X."
 )
+@options.kind
+@options.parameters
 @click.option("--tol", type=options.Positive(), default=1e-3, help="Relative residual at which to stop.")
 @click.option("--max-steps", type=options.SIZE, default=None, help="Lanczos steps at most.")
 @click.option(
     "--samples", type=options.SIZE, default=None, help="Samples: of the loss over θ (2000), or in X (10)."
 )
+@options.memory
 @click.option("--double", is_flag=True, help="Compute in float64.")
 @click.option(
     "--every", type=options.SIZE, default=None, help="Along the run: each so many stored snapshots, over θ."
@@ -33,24 +45,17 @@ from .output import note, print_json, print_table
     default=Path("figures"),
     help="Folder of the figure and of the points of --every.",
 )
-@options.seed
-@options.device
-@options.threads
-@options.as_json
+@options.execution
 def command(
     run: str,
     at: str,
-    k: int,
     space: str,
-    samples: int | None,
-    double: bool,
-    seed: int,
     every: int | None,
     output: Path,
     device: str,
     threads: int | None,
     as_json: bool,
-    **search: Any,
+    **settings: Any,
 ) -> None:
     """Compute leading eigenvalues of the Hessian of the loss, with their true residuals.
 
@@ -62,52 +67,76 @@ def command(
       landscape hessian --snapshot embedded:runs/sgd_lr0.05_b16_seed0 --top-k 5
       landscape hessian --snapshot runs/adam --every 8
     """
-    if every is not None:
-        if space == "x":
-            raise click.BadParameter("goes along a run in θ only.", param_hint="--every")
-        if at != "last":
-            raise click.BadParameter(
-                "names one snapshot, --every the whole run; pass one of them.", param_hint="--at"
-            )
+    settings["samples"] = settings["samples"] or SAMPLES[space]
+    if settings["parameters"] and space == "x":
+        raise click.BadParameter("are chosen in θ only.", param_hint="--parameters")
+    if every is None:
+        converged = _at_one_point(run, at, space, device, threads, as_json, settings)
+    else:
+        _check_whole_run(space, at)
         from .trajectory import trajectory
 
-        config = {"k": k, "samples": samples or 2000, "double": double, "seed": seed} | search
-        trajectory(run, every, config, output, device, threads, as_json)
-        return
+        converged = trajectory(run, every, settings, output, device, threads, as_json)
+    if not converged:
+        note("some pairs have not converged; raise --max-steps or --tol.")
+        raise SystemExit(3)
+
+
+def _check_whole_run(space: str, at: str) -> None:
+    if space == "x":
+        raise click.BadParameter("goes along a run in θ only.", param_hint="--every")
+    if at != "last":
+        raise click.BadParameter("names one snapshot, --every the whole run; pass one of them.", param_hint="--at")
+
+
+def _at_one_point(
+    run: str, at: str, space: str, device: str, threads: int | None, as_json: bool, settings: dict[str, Any]
+) -> bool:
+    """Print the pairs of one snapshot; returns whether all have converged."""
     from .problem import identity, load
 
     snapshot, problem = load(run, at, device, threads)
-    from landscape.geometry.eigenpairs import top_eigenpairs
-    from landscape.study.measure import theta_objective, x_objective
-
-    if double:
-        problem = problem.double()
-    phi = (
-        theta_objective(problem, samples or 2000, seed)
-        if space == "theta"
-        else x_objective(problem, samples or 10, seed)
-    )
-    pairs = top_eigenpairs(phi, k, seed=seed, **search)
+    pairs, phi = _pairs(problem.double() if settings["double"] else problem, space, **settings)
+    settings["samples"] = len(phi.y)
     if as_json:
-        results = {
-            "eigenvalues": pairs.eigenvalues,
-            "residuals": pairs.residuals,
-            "converged": pairs.converged,
-            "num_hvp": pairs.num_hvp,
-            "loss": phi.value(phi.origin),
-        }
-        inputs = {"snapshot": identity(snapshot), "space": space, "k": k, "samples": len(phi.y), "seed": seed}
-        print_json("hessian", inputs | search | {"double": double}, results)
+        names = ("eigenvalues", "residuals", "converged", "num_hvp", "asymmetry")
+        results = {name: getattr(pairs, name) for name in names} | {"loss": phi.value(phi.origin)}
+        print_json("hessian", {"snapshot": identity(snapshot), "space": space} | settings, results)
     else:
-        rows = [
-            (*((i,) if space == "x" else ()), j + 1, value, residual, "yes" if done else "NO")
-            for i, (values, residuals, converged) in enumerate(
-                zip(pairs.eigenvalues.tolist(), pairs.residuals.tolist(), pairs.converged.tolist(), strict=True)
-            )
-            for j, (value, residual, done) in enumerate(zip(values, residuals, converged, strict=True))
-        ]
-        print_table([*(["image"] if space == "x" else []), "k", "eigenvalue", "residual", "converged"], rows)
-        note(f"{pairs.num_hvp} Hessian-vector products on {len(phi.y)} samples")
-    if not pairs.converged.all():
-        note("some pairs have not converged; raise --max-steps or --tol.")
-        raise SystemExit(3)
+        _print_pairs(pairs, space)
+        note(f"{pairs.num_hvp} Hessian-vector products on {settings['samples']} samples")
+    return bool(pairs.converged.all())
+
+
+def _pairs(
+    problem: Problem,
+    space: str,
+    *,
+    samples: int,
+    seed: int,
+    memory: int,
+    kind: str,
+    parameters: tuple[str, ...],
+    double: bool,
+    **search: Any,
+) -> tuple[Eigenpairs, ParameterObjective | InputObjective]:
+    from landscape.geometry.eigenpairs import top_eigenpairs
+    from landscape.geometry.operators import curvature_operator
+    from landscape.study.measure import theta_objective, x_objective
+    from landscape.study.spectra import theta_operator
+
+    if space == "theta":
+        phi = theta_objective(problem, samples, seed, memory)
+        return top_eigenpairs(theta_operator(phi, kind, parameters), seed=seed, **search), phi
+    images = x_objective(problem, samples, seed, memory)
+    return top_eigenpairs(curvature_operator(images, kind), seed=seed, **search), images
+
+
+def _print_pairs(pairs: Eigenpairs, space: str) -> None:
+    columns = (pairs.eigenvalues.tolist(), pairs.residuals.tolist(), pairs.converged.tolist())
+    rows = [
+        (*((i,) if space == "x" else ()), j + 1, value, residual, "yes" if done else "NO")
+        for i, row in enumerate(zip(*columns, strict=True))
+        for j, (value, residual, done) in enumerate(zip(*row, strict=True))
+    ]
+    print_table([*(["image"] if space == "x" else []), "k", "eigenvalue", "residual", "converged"], rows)

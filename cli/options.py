@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import click
 
@@ -44,6 +45,11 @@ workers = click.option(
 )
 
 
+def execution(command: Command) -> Command:
+    """``--seed``, ``--device``, ``--threads`` and ``--json``."""
+    return seed(device(threads(as_json(command))))
+
+
 def snapshot(command: Command) -> Command:
     """``--snapshot`` and ``--at``."""
     chosen = click.option("--snapshot", "run", required=True, metavar="RUN", help="The run to look at.")
@@ -69,6 +75,57 @@ class Positive(NumberType):
         if not (number > 0 and math.isfinite(number)):
             self.fail(f"{value!r} is not a finite number above zero.", param, ctx)
         return number
+
+
+class Bytes(NumberType):
+    """An amount of memory, in bytes or with a unit."""
+
+    name = "size"
+    units: ClassVar = {
+        "": 1,
+        "k": 1e3,
+        "m": 1e6,
+        "g": 1e9,
+        "t": 1e12,
+        "ki": 2**10,
+        "mi": 2**20,
+        "gi": 2**30,
+        "ti": 2**40,
+    }
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Parse numbers such as 500M, 2GiB or 1.5e9."""
+        if isinstance(value, int):
+            return value
+        found = re.fullmatch(r"([0-9.]+(?:e[0-9]+)?)\s*([kmgt]i?)?b?", value.strip().lower())
+        try:
+            number = float(found[1]) * self.units[found[2] or ""] if found else math.nan
+        except ValueError:
+            number = math.nan
+        if not 1 <= number < 2**63:
+            self.fail(f"{value!r} is no amount of memory; write for example 500M or 2GiB.", param, ctx)
+        return int(number)
+
+
+memory = click.option(
+    "--memory",
+    type=Bytes(),
+    default=2**31,
+    show_default="2GiB",
+    help="For activations and linearisations, such as 500M or 8GiB; what does not fit is computed again.",
+)
+parameters = click.option(
+    "--parameters",
+    multiple=True,
+    metavar="PATTERN",
+    help="Only those whose names match, such as '0.*' or '*.weight'; repeat it for several.",
+)
+kind = click.option(
+    "--kind",
+    type=click.Choice(["hessian", "gauss_newton", "fisher", "empirical_fisher"]),
+    default="hessian",
+    help="Which curvature matrix.",
+)
 
 
 class Level(NumberType):

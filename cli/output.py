@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -16,6 +18,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SCHEMA = 1
+
+
+def file_name(run: str, parameters: Sequence[str] = (), kind: str = "hessian") -> str:
+    """What files about a run, or about some of its parameters, are named by."""
+    parts = [Path(run).name.removesuffix(".h5"), *([kind] if kind != "hessian" else []), *parameters]
+    return "-".join([parts[0], *(re.sub(r"[^A-Za-z0-9_.]+", "_", part).strip("_.") for part in parts[1:])])
 
 
 def print_json(command: str, inputs: dict[str, Any], results: Any) -> None:

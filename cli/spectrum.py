@@ -10,17 +10,13 @@ from typing import Any
 import click
 
 from . import options
-from .output import note, print_json, print_table
+from .output import file_name, note, print_json, print_table
 
 
 @click.command(name="spectrum")
 @options.snapshot
-@click.option(
-    "--kind",
-    type=click.Choice(["hessian", "gauss_newton", "fisher", "empirical_fisher"]),
-    default="hessian",
-    help="Which curvature matrix over θ.",
-)
+@options.kind
+@options.parameters
 @options.samples(2000, "Training samples in the loss over θ.")
 @click.option("--products", "num_products", type=click.IntRange(4), default=40, help="For each of the estimates.")
 @click.option("--steps", type=options.SIZE, default=60, help="Lanczos steps of each probe of the density.")
@@ -28,14 +24,12 @@ from .output import note, print_json, print_table
 @click.option(
     "--width", type=options.Positive(), default=None, show_default="1 % of the range", help="Of the kernel, σ."
 )
+@options.memory
 @click.option("--double", is_flag=True, help="Compute in float64.")
 @click.option(
     "--output", type=click.Path(file_okay=False, path_type=Path), default=None, help="Folder of a figure."
 )
-@options.seed
-@options.device
-@options.threads
-@options.as_json
+@options.execution
 def command(
     run: str,
     at: str,
@@ -58,15 +52,16 @@ def command(
     from landscape.study.curvature import SpectrumConfig
     from landscape.study.spectra import spectrum
 
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)  # before anything is computed for it
     config = SpectrumConfig(**settings)
-    name = Path(snapshot.path).name.removesuffix(".h5")
+    name = file_name(snapshot.path, config.parameters)
     found = spectrum(problem.double() if double else problem, name, snapshot.position.epoch, config)
     files: list[str] = []
     if output is not None:
         os.environ["MPLBACKEND"] = "agg"  # whatever the environment asks for, files are drawn
         from landscape.report.curvature import draw_spectrum
 
-        output.mkdir(parents=True, exist_ok=True)
         files = [str(file) for file in draw_spectrum(found, output)]
     if as_json:
         results = asdict(found) | {"files": files}

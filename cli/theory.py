@@ -34,10 +34,7 @@ LOWER = (0.5,)
     default=None,
     help="Folder for the figure of Theorem 2.",
 )
-@options.seed
-@options.device
-@options.threads
-@options.as_json
+@options.execution
 def command(
     run: str | None,
     at: str,

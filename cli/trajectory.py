@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .output import note, print_json, print_table, progress
+from .output import file_name, note, print_json, print_table, progress
 
 if TYPE_CHECKING:
     from landscape.study.curvature import Trajectory
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 def trajectory(
     run: str, every: int, settings: dict[str, Any], output: Path, device: str, threads: int | None, as_json: bool
-) -> None:
-    """Compute the points that ``output`` does not hold yet, draw and print all of them."""
+) -> bool:
+    """Compute the points that ``output`` does not hold yet, draw and print all; returns whether all converged."""
     import torch
 
     from landscape.engine import default_workers
@@ -33,7 +33,8 @@ def trajectory(
 
     torch.set_num_threads(threads or default_workers())
     opened, config = open_run(run), TrajectoryConfig(**settings)
-    name, indices = opened.path.name.removesuffix(".h5"), every_index(len(opened), every)
+    name = file_name(opened.path.name, config.parameters, config.kind)
+    indices = every_index(len(opened), every)
     key = trajectory_key(opened.run_id, config)
     file = output / f"hessian-{name}.jsonl"
     points = read_points(file, key)
@@ -57,9 +58,7 @@ def trajectory(
     else:
         _print_points(found)
     note("\n".join(["written:", *(f"  {file}" for file in files)]))
-    if not all(all(point.converged) for point in found.points):
-        note("some pairs have not converged; raise --max-steps or --tol.")
-        raise SystemExit(3)
+    return all(all(point.converged) for point in found.points)
 
 
 def _print_points(found: Trajectory) -> None:

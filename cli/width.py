@@ -87,10 +87,7 @@ def _samples(name: str, place: int, what: str) -> Callable[[options.Command], op
     show_default="curves",
     help="With --curve: folder for curve-RUN.json and the figure.",
 )
-@options.seed
-@options.device
-@options.threads
-@options.as_json
+@options.execution
 def command(
     runs: tuple[str, ...],
     at: str,

@@ -13,6 +13,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from landscape.geometry.eigenpairs import top_eigenpairs
+from landscape.geometry.operators import curvature_operator
 from landscape.report.curvature import draw_spectrum, draw_trajectory
 from landscape.snapshots import load_snapshot, open_run
 from landscape.snapshots.locate import resolve
@@ -28,7 +29,8 @@ from landscape.study.curvature import (
     read_points,
     trajectory_key,
 )
-from landscape.study.measure import load_problem, theta_objective
+from landscape.study.measure import load_problem, theta_objective, x_objective
+from landscape.study.spectra import theta_operator
 
 RUN = "embedded:runs/sgd_lr0.2_b16_seed0"
 Invoke = Callable[..., Result]
@@ -191,3 +193,70 @@ def test_figures_have_the_same_bytes(tmp_path: Path) -> None:
     assert len(names) == 6
     for name in names:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_blocks_of_some_parameters_are_those_of_the_dense_matrix(invoke: Invoke, tmp_path: Path) -> None:
+    """The Hessian of the last layer alone, from all of its rows, against what the commands say of it."""
+    chosen = ("--snapshot", RUN, "--samples", 40, "--parameters", "9.*", "--threads", 1, "--json")
+    phi = theta_objective(load_problem(load_snapshot(RUN), "cpu"), 40, 0)
+    block = theta_operator(phi, "hessian", ("9.weight", "9.bias"))
+    size = block.shape[1]
+    assert size == 1010
+    truth = torch.linalg.eigvalsh((block @ torch.eye(size)[:, None])[:, 0].double())
+    result = invoke("hessian", *chosen, "--top-k", 3)
+    assert result.exit_code == 0
+    found = json.loads(result.stdout)["results"]
+    assert found["eigenvalues"][0] == pytest.approx(truth.flip(0)[:3].tolist(), rel=1e-4)
+    assert found["asymmetry"][0] < 1e-5
+    along = invoke("hessian", *chosen, "--top-k", 1, "--every", 1000, "--output", tmp_path)
+    assert json.loads(along.stdout)["results"]["points"][-1]["eigenvalues"] == pytest.approx(
+        [truth[-1].item()], rel=1e-2
+    )
+    assert all("9" in file.name for file in tmp_path.iterdir())
+    estimates = json.loads(invoke("spectrum", *chosen, "--steps", 15, "--probes", 2).stdout)["results"][
+        "estimates"
+    ]
+    assert [e["what"] for e in estimates[2:]] == ["trace of 9.weight", "trace of 9.bias"]
+    assert estimates[0]["value"] == pytest.approx(truth.sum().item(), abs=5 * estimates[0]["standard_error"])
+
+
+@pytest.mark.parametrize("kind", ["gauss_newton", "empirical_fisher"])
+@pytest.mark.parametrize("space", ["theta", "x"])
+def test_pairs_of_other_matrices(invoke: Invoke, kind: str, space: str) -> None:
+    arguments = ("--snapshot", RUN, "--samples", 4, "--space", space, "--kind", kind, "--top-k", 1, "--json")
+    result = invoke("hessian", *arguments)
+    problem = load_problem(load_snapshot(RUN), "cpu")
+    phi = theta_objective(problem, 4, 0) if space == "theta" else x_objective(problem, 4, 0)
+    truth = top_eigenpairs(curvature_operator(phi, kind), 1, tol=1e-4)
+    found = json.loads(result.stdout)["results"]["eigenvalues"]
+    assert torch.allclose(torch.tensor(found).double(), truth.eigenvalues, rtol=1e-3)
+
+
+def test_little_memory_gives_the_same_eigenvalues(invoke: Invoke) -> None:
+    arguments = ("hessian", "--snapshot", RUN, "--samples", 200, "--top-k", 2, "--json", "--memory")
+    little, much = (json.loads(invoke(*arguments, size).stdout) for size in ("4M", "1.5 GiB"))
+    assert little["inputs"]["memory"] == 4_000_000
+    assert much["inputs"]["memory"] == 1.5 * 2**30
+    assert little["results"]["eigenvalues"][0] == pytest.approx(much["results"]["eigenvalues"][0], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--memory", "0"), "no amount of memory"),
+        (("--memory", "much"), "no amount of memory"),
+        (("--memory", "1.2.3G"), "no amount of memory"),
+        (("--parameters", "12.*"), "no parameter matches '12.*'; the model has 0.weight"),
+        (("--parameters", "9.*", "--space", "x"), "in θ only"),
+    ],
+)
+def test_what_cannot_be_is_refused(invoke: Invoke, arguments: tuple[str, ...], message: str) -> None:
+    result = invoke("hessian", "--snapshot", RUN, *arguments)
+    assert result.exit_code in (1, 2)
+    assert message in " ".join(result.output.split())
+
+
+def test_nothing_is_written_for_a_spectrum_that_is_refused(invoke: Invoke, tmp_path: Path) -> None:
+    result = invoke("spectrum", "--snapshot", tmp_path / "none", "--output", tmp_path / "figures")
+    assert result.exit_code == 1
+    assert not (tmp_path / "figures").exists()

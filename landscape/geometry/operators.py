@@ -38,7 +38,8 @@ class SymmetricOperator:
 
     def restricted(self, variables: slice | Tensor) -> SymmetricOperator:
         """The diagonal block of some variables, such as the parameters of one layer; costs whole products."""
-        index = torch.arange(self.like.shape[1], device=self.like.device)[variables]
+        chosen = variables.cpu() if isinstance(variables, Tensor) else variables
+        index = torch.arange(self.like.shape[1])[chosen].to(self.like.device)
         if not len(index):
             raise ConfigurationError(
                 f"the variables {variables} are none of {self.like.shape[1]}; name at least one."

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fnmatch
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from landscape.errors import ObjectiveError
+from landscape.errors import ConfigurationError, ObjectiveError
 from landscape.problem.losses import loss_by_name
 
 # Samples that a model is tried on.
@@ -34,6 +37,21 @@ def unravel(model: nn.Module, vector: Tensor) -> dict[str, Tensor]:
 def detached(model: nn.Module) -> dict[str, Tensor]:
     """The model's parameters, cut off from its gradients; convolution kernels in channels-last order for speed."""
     return {name: channels_last(p.detach()) for name, p in model.named_parameters()}
+
+
+def parameter_indices(model: nn.Module, patterns: Sequence[str]) -> dict[str, Tensor]:
+    """Positions in θ of the parameters whose names match any of the patterns, by name; all if there is none.
+
+    Raises:
+        ConfigurationError: If a pattern matches no name.
+    """
+    sizes = {name: p.numel() for name, p in model.named_parameters()}
+    for pattern in patterns:
+        if not fnmatch.filter(sizes, pattern):
+            raise ConfigurationError(f"no parameter matches {pattern!r}; the model has {', '.join(sizes)}.")
+    parts = torch.arange(sum(sizes.values())).split(list(sizes.values()))
+    chosen = {name for pattern in patterns or ("*",) for name in fnmatch.filter(sizes, pattern)}
+    return {name: part for name, part in zip(sizes, parts, strict=True) if name in chosen}
 
 
 def channels_last(tensor: Tensor) -> Tensor:

@@ -26,6 +26,9 @@ class TrajectoryConfig:
     seed: int = 0
     max_steps: int | None = None
     double: bool = False
+    kind: str = "hessian"
+    parameters: tuple[str, ...] = ()  # patterns of names; all if there is none
+    memory: int = 2**31  # bytes
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,8 @@ class SpectrumConfig:
     steps: int = 60  # of Lanczos' method, for each probe of the density
     num_probes: int = 8
     width: float | None = None  # of the kernel
+    parameters: tuple[str, ...] = ()  # patterns of names; all if there is none
+    memory: int = 2**31  # bytes
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from landscape.problem.datasets import Dataset, load_dataset
 from landscape.problem.device import resolve_device
 from landscape.problem.directions import targeted_starts
 from landscape.problem.input_objective import InputObjective, input_objective
+from landscape.problem.memory import MEMORY
 from landscape.problem.models import check_fit, model_with
 from landscape.problem.parameter_objective import ParameterObjective, parameter_objective
 from landscape.robustness.accuracy import accuracy, margins, robust_accuracy
@@ -126,16 +127,16 @@ def load_problem(snapshot: Snapshot, device: str = "auto", dataset: str | None =
     return Problem(model, train.to(where), test.to(where))
 
 
-def theta_objective(problem: Problem, samples: int, seed: int) -> ParameterObjective:
+def theta_objective(problem: Problem, samples: int, seed: int, memory: int = MEMORY) -> ParameterObjective:
     """φ over θ: the mean cross-entropy of a fixed subset of the training data."""
     data = problem.train.subset(samples, seed)
-    return parameter_objective(problem.model, data.images, data.labels)
+    return parameter_objective(problem.model, data.images, data.labels, memory=memory)
 
 
-def x_objective(problem: Problem, samples: int, seed: int) -> InputObjective:
+def x_objective(problem: Problem, samples: int, seed: int, memory: int = MEMORY) -> InputObjective:
     """φ over X: the cross-entropy of each sample of a fixed subset of the test data."""
     data = problem.test.subset(samples, seed)
-    return input_objective(problem.model, data.images, data.labels)
+    return input_objective(problem.model, data.images, data.labels, memory=memory)
 
 
 def theta_distance(phi: ParameterObjective, pairs: Eigenpairs, config: MeasureConfig) -> LevelSetDistance:

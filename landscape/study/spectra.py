@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from landscape.geometry.eigenpairs import top_eigenpairs
-from landscape.geometry.operators import check_symmetry, curvature_operator
+from landscape.geometry.operators import SymmetricOperator, check_symmetry, curvature_operator
 from landscape.geometry.spectrum import block_traces, frobenius_norm, spectral_density, trace
+from landscape.problem.network import parameter_indices
+from landscape.problem.parameter_objective import ParameterObjective
 from landscape.snapshots import Run, load_snapshot
 from landscape.study.curvature import NamedEstimate, Spectrum, SpectrumConfig, TrajectoryConfig, TrajectoryPoint
 from landscape.study.measure import Problem, load_problem, theta_objective
@@ -34,11 +36,12 @@ def trace_trajectory(
         if problem is None:
             problem = load_problem(snapshot, device)
             problem = problem.double() if config.double else problem
-            phi = theta_objective(problem, config.samples, config.seed)
+            phi = theta_objective(problem, config.samples, config.seed, config.memory)
         row = torch.cat([p.reshape(-1) for p in snapshot.parameters.values()])[None].to(phi.origin)
         phi = replace(phi, origin=row)
+        operator = theta_operator(phi, config.kind, config.parameters)
         pairs = top_eigenpairs(
-            phi, config.k, config.which, config.tol, config.seed, start=start, max_steps=config.max_steps
+            operator, config.k, config.which, config.tol, config.seed, start=start, max_steps=config.max_steps
         )
         start = pairs.eigenvectors.transpose(0, 1)
         yield TrajectoryPoint(
@@ -53,14 +56,25 @@ def trace_trajectory(
         )
 
 
+def theta_operator(phi: ParameterObjective, kind: str, parameters: Sequence[str]) -> SymmetricOperator:
+    """A curvature matrix over θ, or its diagonal block of the parameters whose names match.
+
+    Raises:
+        ConfigurationError: If a pattern matches no name.
+    """
+    chosen = parameter_indices(phi.model, parameters)
+    operator = curvature_operator(phi, kind)
+    return operator.restricted(torch.cat(list(chosen.values()))) if parameters else operator
+
+
 def spectrum(problem: Problem, run: str, epoch: int, config: SpectrumConfig) -> Spectrum:
     """Trace, Frobenius norm, traces of the blocks of all parameters, and density, with their errors."""
-    phi = theta_objective(problem, config.samples, config.seed)
-    operator = curvature_operator(phi, config.kind)
+    phi = theta_objective(problem, config.samples, config.seed, config.memory)
+    operator = theta_operator(phi, config.kind, config.parameters)
     check_symmetry(operator.asymmetry(config.seed), phi.origin.dtype)
     whole = trace(operator, config.num_products, config.seed)
     norm = frobenius_norm(operator, config.num_products, config.seed)
-    sizes = {name: p.numel() for name, p in problem.model.named_parameters()}
+    sizes = {name: len(index) for name, index in parameter_indices(problem.model, config.parameters).items()}
     blocks = block_traces(operator, list(sizes.values()), config.num_products, config.seed)
     density = spectral_density(operator, config.steps, config.num_probes, config.width, config.seed)
     named = [("trace", operator.shape[1], whole), ("frobenius_norm", operator.shape[1], norm)]
