@@ -7,8 +7,10 @@ by round, from the construction of their operator on; compared are medians. Impo
 search for settings are not counted, nor is our trace of the network, made once for all points of one shape,
 which is printed apart. PyHessian, which takes minutes, gets fewer rounds.
 
-    python benchmarks/hessian.py                        # all of it, two threads: 40 minutes
-    python benchmarks/hessian.py --workloads mlp        # seconds
+    python benchmarks/hessian.py --workloads cnn mlp               # two threads: 15 minutes
+    python benchmarks/hessian.py --workloads resnet20 --rounds 2   # 15 minutes
+    python benchmarks/hessian.py --workloads --trajectory adam sgd # products along a run
+    python benchmarks/hessian.py --workloads --layouts             # memory layouts and convolution paths
 """
 
 from __future__ import annotations
@@ -19,16 +21,19 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
-from hessian_workloads import workload
+from hessian_workloads import trajectory, workload
 from rivals_hessian import CRITERION, NUM_PAIRS, RIVALS, Product, Rival, Solution, Workload, double_backward
 from torch import Tensor
 
 from landscape.geometry.eigenpairs import top_eigenpairs
+from landscape.problem import network
+from landscape.problem import parameter_objective as objective_module
 from landscape.problem.parameter_objective import ParameterObjective, parameter_objective
 
 RESIDUAL = 1e-3
@@ -65,14 +70,18 @@ class Result:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workloads", nargs="+", default=["cnn", "mlp", "resnet20"])
+    parser.add_argument("--workloads", nargs="*", default=["cnn", "mlp", "resnet20"])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--slow-rounds", type=int, default=1, help="of PyHessian")
+    parser.add_argument("--trajectory", nargs="*", choices=["adam", "sgd"], default=[])
+    parser.add_argument("--layouts", action="store_true")
     parser.add_argument("--output", type=Path, default=None, help="JSON file of all that is printed")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     reports = [report(name, arguments.rounds, arguments.slow_rounds) for name in arguments.workloads]
+    reports += [along(optimizer) for optimizer in arguments.trajectory]
+    reports += [layouts(name) for name in ("cnn", "resnet20") if arguments.layouts]
     if arguments.output is not None:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
         arguments.output.write_text(json.dumps(reports, indent=2))
@@ -216,6 +225,52 @@ def worst_residual(vectors: Tensor, product: Product, dtype: torch.dtype = torch
     quotients = [v @ image for v, image in zip(basis, images, strict=True)]
     triples = zip(basis, images, quotients, strict=True)
     return max(float((image - q * v).norm() / q.abs()) for v, image, q in triples)
+
+
+def along(optimizer: str, count: int = 50) -> dict[str, Any]:
+    """Products at neighbouring snapshots of a run, each search from the vectors of the one before, and from none."""
+    load, points = trajectory(optimizer, count)
+    (x, y), *_ = load.batches
+    phi, start = parameter_objective(load.model, x, y), None
+    warm, cold = [], []
+    for number, point in enumerate(points):
+        here = replace(phi, origin=point[None])
+        pairs = top_eigenpairs(here, NUM_PAIRS, "LM", 1e-2, start=start)
+        start = pairs.eigenvectors.transpose(0, 1)
+        warm.append(pairs.num_hvp)
+        if number % 5 == 0:
+            cold.append(top_eigenpairs(here, NUM_PAIRS, "LM", 1e-2).num_hvp)
+    result = {"warm": statistics.mean(warm), "cold": statistics.mean(cold), "most": max(warm)}
+    print(f"{load.name}: {count} snapshots at 1e-2, products a snapshot: {result}", flush=True)
+    return {"trajectory": optimizer} | result
+
+
+def layouts(name: str) -> dict[str, Any]:
+    """Seconds of a gradient and of a product in both memory layouts, with and without oneDNN, in turn."""
+    load = workload(name)
+    (x, y), *_ = load.batches
+    seconds: dict[tuple[str, bool], list[tuple[float, float]]] = {}
+    for _ in range(3):
+        for layout, change in {"channels last": network.channels_last, "contiguous": contiguous}.items():
+            for mkldnn in (True, False):
+                with (
+                    mock.patch.object(network, "channels_last", change),
+                    mock.patch.object(objective_module, "channels_last", change),
+                    torch.backends.mkldnn.flags(enabled=mkldnn),
+                ):
+                    phi = parameter_objective(load.model, x, y)
+                    gradient = min(clock(lambda phi=phi: phi.value_and_grad(phi.origin)) for _ in range(2))
+                    product, vector = phi.linearize(phi.origin), torch.randn_like(phi.origin)
+                    time_of_product = min(clock(lambda p=product, v=vector: p(v)) for _ in range(2))
+                    seconds.setdefault((layout, mkldnn), []).append((gradient, time_of_product))
+    best = {f"{layout}, {'oneDNN' if m else 'native'}": min(t) for (layout, m), t in seconds.items()}
+    for setting, (gradient, time_of_product) in best.items():
+        print(f"{name}, {setting}: gradient {gradient:.3f} s, product {time_of_product:.3f} s", flush=True)
+    return {"layouts": name} | best
+
+
+def contiguous(tensor: Tensor) -> Tensor:
+    return tensor.contiguous() if tensor.ndim == 4 else tensor
 
 
 def print_table(results: Sequence[Result], passes: dict[str, float]) -> None:

@@ -9,12 +9,13 @@ from torchvision.models.resnet import BasicBlock
 
 from landscape.problem.datasets import load_dataset
 from landscape.problem.models import build_model, initialise
+from landscape.problem.network import ravel
 from landscape.snapshots import load_snapshot
 from landscape.study.measure import load_problem
 
 STORED_RUN = "embedded:runs/sgd_lr0.05_b16_seed0"
 # Samples: where a product of the others takes seconds, fewer.
-NUM_SAMPLES = {"cnn": 2000, "mlp": 2000, "resnet20": 128}
+NUM_SAMPLES = {"cnn": 2000, "mlp": 2000, "resnet20": 64}
 MLP_HIDDEN = 126  # 100,180 parameters
 
 
@@ -39,6 +40,27 @@ def trained(name: str, x: Tensor, y: Tensor) -> nn.Module:
         torch.manual_seed(0)
         model = resnet20()
     return fit(model.train(), x, y, epochs=2)
+
+
+def trajectory(optimizer: str, count: int, steps: int = 16) -> tuple[Workload, list[Tensor]]:
+    """The cnn at ``count`` neighbouring points of its training, ``steps`` mini-batches of 64 apart, from epoch 1."""
+    data = load_dataset("mnist", "train")
+    model = build_model("cnn")
+    initialise(model, Generator().manual_seed(0))
+    makers = {"adam": lambda p: torch.optim.Adam(p, lr=1e-3), "sgd": lambda p: torch.optim.SGD(p, lr=0.1)}
+    update = makers[optimizer](model.parameters())
+    points: list[Tensor] = []
+    for epoch in range(2):
+        order = torch.randperm(len(data), generator=Generator().manual_seed(epoch)).split(64)
+        for number, chosen in enumerate(order[: (count - 1) * steps + 1] if epoch else order):
+            if epoch and number % steps == 0:
+                points.append(ravel(model).clone())
+            update.zero_grad()
+            nn.functional.cross_entropy(model(data.images[chosen]), data.labels[chosen]).backward()
+            update.step()
+    update.zero_grad(set_to_none=True)
+    subset = data.subset(NUM_SAMPLES["cnn"], seed=0)
+    return Workload(f"cnn, {optimizer}", model.eval(), [(subset.images, subset.labels)]), points
 
 
 def fit(model: nn.Module, x: Tensor, y: Tensor, epochs: int) -> nn.Module:
