@@ -228,7 +228,7 @@ def worst_residual(vectors: Tensor, product: Product, dtype: torch.dtype = torch
 
 
 def along(optimizer: str, count: int = 50) -> dict[str, Any]:
-    """Products at neighbouring snapshots of a run, each search from the vectors of the one before, and from none."""
+    """Products at neighbouring snapshots of a run, from the vectors of the one before, and from none."""
     load, points = trajectory(optimizer, count)
     (x, y), *_ = load.batches
     phi, start = parameter_objective(load.model, x, y), None

@@ -43,7 +43,7 @@ def trained(name: str, x: Tensor, y: Tensor) -> nn.Module:
 
 
 def trajectory(optimizer: str, count: int, steps: int = 16) -> tuple[Workload, list[Tensor]]:
-    """The cnn at ``count`` neighbouring points of its training, ``steps`` mini-batches of 64 apart, from epoch 1."""
+    """The cnn at ``count`` points of its second epoch, ``steps`` mini-batches of 64 apart."""
     data = load_dataset("mnist", "train")
     model = build_model("cnn")
     initialise(model, Generator().manual_seed(0))
