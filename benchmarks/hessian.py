@@ -74,12 +74,16 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--slow-rounds", type=int, default=1, help="of PyHessian")
+    parser.add_argument(
+        "--without", nargs="*", default=[], choices=[r.name for r in RIVALS], help="leave these out"
+    )
     parser.add_argument("--trajectory", nargs="*", choices=["adam", "sgd"], default=[])
     parser.add_argument("--layouts", action="store_true")
     parser.add_argument("--output", type=Path, default=None, help="JSON file of all that is printed")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    reports = [report(name, arguments.rounds, arguments.slow_rounds) for name in arguments.workloads]
+    rivals = [rival for rival in RIVALS if rival.name not in arguments.without]
+    reports = [report(name, rivals, arguments.rounds, arguments.slow_rounds) for name in arguments.workloads]
     reports += [along(optimizer) for optimizer in arguments.trajectory]
     reports += [layouts(name) for name in ("cnn", "resnet20") if arguments.layouts]
     if arguments.output is not None:
@@ -87,7 +91,7 @@ def main() -> None:
         arguments.output.write_text(json.dumps(reports, indent=2))
 
 
-def report(name: str, rounds: int, slow_rounds: int) -> dict[str, Any]:
+def report(name: str, rivals: Sequence[Rival], rounds: int, slow_rounds: int) -> dict[str, Any]:
     """All figures of one workload, printed as they come."""
     load = workload(name)
     (x, y), *_ = load.batches
@@ -96,7 +100,7 @@ def report(name: str, rounds: int, slow_rounds: int) -> dict[str, Any]:
     passes = unit_costs(load, phi)
     print(", ".join(f"{key} {value:.4g}" for key, value in passes.items()), flush=True)
     contestants = [Contestant(OURS, "tol 1e-3", lambda seed: ours(phi, seed), rounds)]
-    for rival in RIVALS:
+    for rival in rivals:
         count = slow_rounds if rival.name == SLOW else rounds
         contestants.append(tuned(rival, load, phi, range(count)))
     results = race(contestants, exact_product(load))

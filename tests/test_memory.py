@@ -17,7 +17,8 @@ from landscape.geometry.eigenpairs import top_eigenpairs
 from landscape.problem.input_objective import input_objective
 from landscape.problem.memory import activation_bytes
 from landscape.problem.models import build_model, initialise
-from landscape.problem.parameter_objective import parameter_objective
+from landscape.problem.network import parameter_views
+from landscape.problem.parameter_objective import ParameterObjective, parameter_objective
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 peak_bytes: Any = importlib.import_module("live_memory").peak_bytes
@@ -52,6 +53,17 @@ def test_live_memory_counts_what_is_alive() -> None:
     assert held == 4 * MIB
 
 
+def check_by_double_backward(phi: ParameterObjective, image: Tensor, vector: Tensor) -> None:
+    """Large networks are right, too."""
+    parameters = list(phi.model.parameters())
+    loss = nn.functional.cross_entropy(phi.model(phi.x), phi.y)
+    gradients = torch.autograd.grad(loss, parameters, create_graph=True)
+    parts = parameter_views(phi.model, vector[0]).values()
+    truth = torch.autograd.grad(gradients, parameters, grad_outputs=list(parts))
+    flat = torch.cat([t.reshape(-1) for t in truth])
+    assert torch.linalg.vector_norm(image[0] - flat) < 1e-4 * torch.linalg.vector_norm(flat)
+
+
 @pytest.mark.parametrize("name", ["cnn", "mlp", "resnet20"])
 def test_a_product_takes_at_most_three_times_a_gradient(name: str) -> None:
     """With all that is kept for it; measured to the byte, for the same samples at once."""
@@ -61,6 +73,7 @@ def test_a_product_takes_at_most_three_times_a_gradient(name: str) -> None:
     linearisation, kept = peak_bytes(lambda: phi.linearize(phi.origin))
     product, vector = phi.linearize(phi.origin), torch.randn_like(phi.origin)
     peak, _ = peak_bytes(lambda: product(vector))
+    check_by_double_backward(phi, product(vector), vector)
     assert kept > 0.01 * gradient
     assert max(linearisation, kept + peak) < 3 * gradient
 
