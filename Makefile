@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ENVIRONMENT := $(VENV)/.complete
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint format types imports bench-theta bench-x bench-large clean
+.PHONY: help demo test test-slow lint format types imports bench-theta bench-x bench-large bench-hessian clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST)
@@ -47,6 +47,10 @@ bench-x: $(ENVIRONMENT)  ## Distances in input space against minimum-norm attack
 
 bench-large: $(ENVIRONMENT)  ## Memory and time of a level-set distance with 1 M and 10 M parameters
 	$(BIN)/python benchmarks/large_models.py --parameters 1e6 1e7
+
+bench-hessian: $(ENVIRONMENT)  ## Five Hessian eigenpairs against other tools (an hour)
+	$(BIN)/python benchmarks/hessian.py --workloads cnn mlp
+	$(BIN)/python benchmarks/hessian.py --workloads resnet20 --rounds 2 --trajectory adam sgd --layouts
 
 clean:  ## Remove the environment and all caches
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
