@@ -48,7 +48,7 @@ bench-x: $(ENVIRONMENT)  ## Distances in input space against minimum-norm attack
 bench-large: $(ENVIRONMENT)  ## Memory and time of a level-set distance with 1 M and 10 M parameters
 	$(BIN)/python benchmarks/large_models.py --parameters 1e6 1e7
 
-bench-hessian: $(ENVIRONMENT)  ## Five Hessian eigenpairs against other tools (an hour)
+bench-hessian: $(ENVIRONMENT)  ## Five Hessian eigenpairs against other tools (about an hour or more)
 	$(BIN)/python benchmarks/hessian.py --workloads cnn mlp
 	$(BIN)/python benchmarks/hessian.py --workloads resnet20 --rounds 2 --trajectory adam sgd --layouts
 

@@ -7,8 +7,8 @@ by round, from the construction of their operator on; compared are medians. Impo
 search for settings are not counted, nor is our trace of the network, made once for all points of one shape,
 which is printed apart. PyHessian, which takes minutes, gets fewer rounds.
 
-    python benchmarks/hessian.py --workloads cnn mlp               # two threads: 15 minutes
-    python benchmarks/hessian.py --workloads resnet20 --rounds 2   # 15 minutes
+    python benchmarks/hessian.py --workloads cnn mlp               # two threads
+    python benchmarks/hessian.py --workloads resnet20 --rounds 2
     python benchmarks/hessian.py --workloads --trajectory adam sgd # products along a run
     python benchmarks/hessian.py --workloads --layouts             # memory layouts and convolution paths
 """

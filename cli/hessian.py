@@ -96,7 +96,7 @@ def _at_one_point(
     from .problem import identity, load
 
     snapshot, problem = load(run, at, device, threads)
-    pairs, phi = _pairs(problem.double() if settings["double"] else problem, space, **settings)
+    pairs, phi = _pairs(problem, space, **settings)
     settings["samples"] = len(phi.y)
     if as_json:
         names = ("eigenvalues", "residuals", "converged", "num_hvp", "asymmetry")
@@ -125,6 +125,7 @@ def _pairs(
     from landscape.study.measure import theta_objective, x_objective
     from landscape.study.spectra import theta_operator
 
+    problem = problem.double() if double else problem
     if space == "theta":
         phi = theta_objective(problem, samples, seed, memory)
         return top_eigenpairs(theta_operator(phi, kind, parameters), seed=seed, **search), phi

@@ -10,7 +10,7 @@ import networkx
 import torch
 from torch import Tensor, fx
 
-from landscape.rewrites import save_memory, simplify
+from landscape.rewrites import save_memory, simplify, written_values
 
 # Operations that take about as long as to read what they would otherwise have kept.
 _CHEAP = {
@@ -74,11 +74,11 @@ def _kept(nodes: Sequence[fx.Node], moving: set[fx.Node]) -> tuple[list[fx.Node]
     A minimum cut: keeping a value costs its bytes, what is given costs nothing, and only cheap operations may be
     repeated (Chen et al. 2016, in the form of a flow).
     """
-    flow = networkx.DiGraph()
+    flow, written = networkx.DiGraph(), written_values(nodes[0].graph)
     fixed = [node for node in nodes if node not in moving]
     for node in fixed:
         flow.add_edge((node, "made"), (node, "kept"), capacity=0 if node.op == "placeholder" else _bytes(node))
-        if not _is_cheap(node):
+        if not _is_cheap(node) or not written.isdisjoint((node, *node.all_input_nodes)):
             flow.add_edge("first part", (node, "made"))  # without capacity: unlimited
         for user in node.users:
             flow.add_edge((node, "kept"), "second part" if user in moving else (user, "made"))

@@ -71,7 +71,7 @@ def save_memory(graph: fx.Graph) -> None:
 
 def remove_copies(graph: fx.Graph) -> None:
     """Leave out what hands on a value as it is; in a functional program nobody writes on it."""
-    written = {node.args[0] for node in graph.nodes if _writes(node)}
+    written = written_values(graph)
     for node in list(graph.nodes):
         if node.target in _HANDED_ON:
             source = node.args[_HANDED_ON[node.target]]
@@ -82,7 +82,7 @@ def remove_copies(graph: fx.Graph) -> None:
 
 def remove_zeros(graph: fx.Graph) -> None:
     """Leave out sums with what is zero whatever the data: tangents of what is constant."""
-    written = {node.args[0] for node in graph.nodes if _writes(node)}
+    written = written_values(graph)
     zeros: set[Any] = set()
     for node in list(graph.nodes):
         if node not in written and _is_zero(node, zeros):
@@ -122,7 +122,7 @@ def mask_by_results(graph: fx.Graph) -> None:
 
 def merge_equals(graph: fx.Graph) -> None:
     """Compute what is computed from the same arguments in the same way only once."""
-    written = {node.args[0] for node in graph.nodes if _writes(node)}
+    written = written_values(graph)
     known: dict[Any, fx.Node] = {}
     for node in list(graph.nodes):
         if node.op != "call_function" or node in written or _writes(node) or _is_random(node):
@@ -152,22 +152,23 @@ def fuse_products(graph: fx.Graph) -> None:
 def work_in_place(graph: fx.Graph) -> None:
     """Write results over arguments that nobody reads any more."""
     order = {node: number for number, node in enumerate(graph.nodes)}
+    # What was in place before may have other readers, by another name.
+    fresh = {node for node in graph.nodes if _is_fresh(node)}
     for node in graph.nodes:
         overwriting = _FRESH.get(node.target)
         if overwriting is None:
             continue
         first, *others = node.args
         commutes = node.target is not _ATEN.addcmul.default and not node.kwargs
-        if commutes and not _may_overwrite(first, node, order):
+        if commutes and not _may_overwrite(first, node, order, fresh):
             first, *others = node.args[::-1]
-        if _may_overwrite(first, node, order):
+        if _may_overwrite(first, node, order, fresh):
             node.target, node.args = overwriting, (first, *others)
 
 
-def _may_overwrite(argument: Any, node: fx.Node, order: dict[fx.Node, int]) -> bool:
+def _may_overwrite(argument: Any, node: fx.Node, order: dict[fx.Node, int], fresh: set[fx.Node]) -> bool:
     return (
-        isinstance(argument, fx.Node)
-        and _is_fresh(argument)
+        argument in fresh
         and _alike(node, argument)
         and all(user.target in _READING for user in argument.users)
         and max(order[user] for user in argument.users) == order[node]
@@ -177,7 +178,7 @@ def _may_overwrite(argument: Any, node: fx.Node, order: dict[fx.Node, int]) -> b
 def _is_fresh(node: fx.Node) -> bool:
     if node.target is operator.getitem:
         return node.args[0].target is _ATEN.convolution_backward.default  # type: ignore[union-attr]
-    return node.target in _FRESH or node.target in _FRESH.values()
+    return node.target in _FRESH
 
 
 def _is_product_for(factors: Any, total: fx.Node) -> bool:
@@ -190,6 +191,11 @@ def _is_product_for(factors: Any, total: fx.Node) -> bool:
 
 def _is_random(node: fx.Node) -> bool:
     return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+
+
+def written_values(graph: fx.Graph) -> set[Any]:
+    """Values that some operation writes on, so that they are not the same throughout."""
+    return {node.args[0] for node in graph.nodes if _writes(node)}
 
 
 def _writes(node: fx.Node) -> bool:

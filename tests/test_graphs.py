@@ -123,9 +123,31 @@ def test_what_is_always_zero_is_not_added() -> None:
 
 def test_zeros_that_have_something_added_count() -> None:
     image, kernel, bias = normal(2, 3, 6, 6, seed=3), normal(4, 3, 3, 3, seed=4), normal(4, seed=5)
-    check(lambda x, w, b: torch.conv2d(x, w) + torch.conv2d(torch.zeros_like(x), w, b), image, kernel, bias)
-    check(lambda a, b: a + torch.zeros_like(a).add_(b), A, B)
-    check(lambda a, b: a + torch.zeros_like(a).cos(), A, B)
+    biased = check(
+        lambda x, w, b: torch.conv2d(x, w) + torch.conv2d(torch.zeros_like(x), w, b), image, kernel, bias
+    )
+    assert biased.count(ATEN.convolution.default) == 2
+    assert ATEN.add_.Tensor in check(lambda a, b: a + torch.zeros_like(a).add_(b), A, B)
+    assert ATEN.cos.default in check(lambda a, b: a + torch.zeros_like(a).cos(), A, B)
+
+
+def test_values_that_are_written_on_keep_their_order() -> None:
+    """What was read before must not be computed anew after, nor be written on under its other name."""
+
+    def read_before(v: Tensor, a: Tensor) -> Tensor:
+        early = a.sin()
+        doubled = early * 2
+        early.add_(1)
+        return v * doubled * early + v.exp() * (doubled - 3)
+
+    def read_by_its_other_name(v: Tensor, a: Tensor) -> Tensor:
+        first = v + a
+        second = first.add_(1)
+        return torch.mm(second + v, first.mT)
+
+    for function in (read_before, read_by_its_other_name):
+        parts = split(program(function, A, B))
+        assert torch.allclose(parts.moving(A, *parts.fixed(B)), function(A, B))
 
 
 def test_masks_are_taken_from_results() -> None:

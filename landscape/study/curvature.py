@@ -13,11 +13,13 @@ from landscape.errors import ConfigurationError
 
 # To be raised by hand whenever what a point holds changes, so that stored ones are computed anew.
 VERSION = 1
+# Bytes of activations and linearisations, by default.
+MEMORY = 2**31
 
 
 @dataclass(frozen=True)
 class TrajectoryConfig:
-    """What is computed at every point of a trajectory; every field is part of its key."""
+    """What is computed at every point of a trajectory; every field but the memory is part of its key."""
 
     k: int = 5
     which: str = "LA"
@@ -28,7 +30,7 @@ class TrajectoryConfig:
     double: bool = False
     kind: str = "hessian"
     parameters: tuple[str, ...] = ()  # patterns of names; all if there is none
-    memory: int = 2**31  # bytes
+    memory: int = MEMORY  # bytes
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ def every_index(count: int, every: int) -> list[int]:
 def trajectory_key(run_id: str, config: TrajectoryConfig) -> str:
     """What the points of a run depend on, beside the snapshot's own index."""
     settings = {"run_id": run_id, "version": VERSION, **asdict(config)}
+    del settings["memory"]  # which changes no more than rounding
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
@@ -119,7 +122,7 @@ class SpectrumConfig:
     num_probes: int = 8
     width: float | None = None  # of the kernel
     parameters: tuple[str, ...] = ()  # patterns of names; all if there is none
-    memory: int = 2**31  # bytes
+    memory: int = MEMORY  # bytes
 
 
 @dataclass(frozen=True)
