@@ -136,9 +136,9 @@ def test_values_that_are_written_on_keep_their_order() -> None:
 
     def read_before(v: Tensor, a: Tensor) -> Tensor:
         early = a.sin()
-        doubled = early * 2
+        doubled, tripled = early * 2, early * 3
         early.add_(1)
-        return v * doubled * early + v.exp() * (doubled - 3)
+        return v * doubled + v.exp() * tripled + v.sin() * early
 
     def read_by_its_other_name(v: Tensor, a: Tensor) -> Tensor:
         first = v + a
