@@ -24,18 +24,31 @@ _HANDED_ON = {
     _ATEN._to_copy.default: 0,
     _ATEN.copy.default: 1,
 }
-# Operations whose results lie in memory of their own.
-_FRESH = {
-    _ATEN.add.Tensor: _ATEN.add_.Tensor,
-    _ATEN.mul.Tensor: _ATEN.mul_.Tensor,
-    _ATEN.addcmul.default: _ATEN.addcmul_.default,
-    _ATEN.convolution.default: None,
-    _ATEN.threshold_backward.default: None,
-    _ATEN.mm.default: None,
-    _ATEN.addmm.default: None,
+# Operations that may write over an argument: the places of such arguments, the operation that writes over them,
+# and the name by which it is told where to write; without a name it writes over its first argument. Fresh memory
+# costs more than the operation itself. Of its second argument max-pooling's backward reads only the shape.
+_OVERWRITING = {
+    _ATEN.add.Tensor: ((0, 1), _ATEN.add_.Tensor, None),
+    _ATEN.mul.Tensor: ((0, 1), _ATEN.mul_.Tensor, None),
+    _ATEN.addcmul.default: ((0,), _ATEN.addcmul_.default, None),
+    _ATEN.threshold_backward.default: ((0,), _ATEN.threshold_backward.grad_input, "grad_input"),
+    _ATEN.max_pool2d_with_indices_backward.default: (
+        (1,),
+        _ATEN.max_pool2d_with_indices_backward.grad_input,
+        "grad_input",
+    ),
 }
+# Operations whose results lie in memory of their own.
+_FRESH = {*_OVERWRITING, _ATEN.convolution.default, _ATEN.mm.default, _ATEN.addmm.default}
 # Operations that read their arguments and hand out none of their memory.
-_READING = {*_FRESH, *(f for f in _FRESH.values() if f), _ATEN.convolution_backward.default, _ATEN.sum.dim_IntList}
+_READING = {
+    *_FRESH,
+    *(overwriting for _, overwriting, _ in _OVERWRITING.values()),
+    _ATEN.convolution_backward.default,
+    _ATEN.gather.default,
+    _ATEN.sum.dim_IntList,
+}
+_VIEWS = {_ATEN.view.default, _ATEN.t.default}
 _ZERO = {
     _ATEN._efficientzerotensor.default,
     _ATEN.zeros.default,
@@ -155,24 +168,30 @@ def work_in_place(graph: fx.Graph) -> None:
     # What was in place before may have other readers, by another name.
     fresh = {node for node in graph.nodes if _is_fresh(node)}
     for node in graph.nodes:
-        overwriting = _FRESH.get(node.target)
-        if overwriting is None:
-            continue
-        first, *others = node.args
-        commutes = node.target is not _ATEN.addcmul.default and not node.kwargs
-        if commutes and not _may_overwrite(first, node, order, fresh):
-            first, *others = node.args[::-1]
-        if _may_overwrite(first, node, order, fresh):
-            node.target, node.args = overwriting, (first, *others)
+        places, overwriting, name = _OVERWRITING.get(node.target, ((), None, None))
+        for place in places:
+            argument = node.args[place]
+            commutes = not node.kwargs or place == 0
+            if commutes and argument in fresh and _alike(node, argument) and _is_last(node, argument, order):
+                others = (*node.args[:place], *node.args[place + 1 :])
+                node.target = overwriting
+                if name is None:
+                    node.args = (argument, *others)
+                else:
+                    node.kwargs = {name: argument}
+                break
 
 
-def _may_overwrite(argument: Any, node: fx.Node, order: dict[fx.Node, int], fresh: set[fx.Node]) -> bool:
-    return (
-        argument in fresh
-        and _alike(node, argument)
-        and all(user.target in _READING for user in argument.users)
-        and max(order[user] for user in argument.users) == order[node]
-    )
+def _is_last(node: fx.Node, argument: fx.Node, order: dict[fx.Node, int]) -> bool:
+    """Whether a node is the last to read an argument, and reads it by no other name."""
+    return all(user is node or _has_read(user, order[node], order) for user in argument.users)
+
+
+def _has_read(user: fx.Node, number: int, order: dict[fx.Node, int]) -> bool:
+    """Whether all that a node reads, or others read through it, is read before a place in the program."""
+    if user.target in _VIEWS:
+        return all(_has_read(reader, number, order) for reader in user.users)
+    return user.target in _READING and order[user] < number
 
 
 def _is_fresh(node: fx.Node) -> bool:

@@ -106,6 +106,52 @@ def test_nobody_writes_on_what_has_views_or_is_given_or_too_small() -> None:
         assert ATEN.add_.Tensor not in check(function, A, B)
 
 
+def test_what_was_read_by_another_name_before_is_written_on() -> None:
+    def read_before(a: Tensor, b: Tensor) -> Tensor:
+        total = a + b
+        product = torch.mm(total, total.t())
+        return torch.mm(product, total + a)
+
+    def read_after(a: Tensor, b: Tensor) -> Tensor:
+        total = a + b
+        flat = total.view(20)
+        return (total + a).sum(0) + flat[:5]
+
+    assert ATEN.add_.Tensor in check(read_before, A, B)
+    assert ATEN.add_.Tensor not in check(read_after, A, B)
+    assert ATEN.add_.Tensor not in check(lambda a, b: (s := a.mm(b.t())) + s.t(), A, B)
+
+
+def test_masks_and_pooling_write_over_what_is_read_no_more() -> None:
+    image, kernel, g = normal(2, 3, 6, 6, seed=3), normal(4, 3, 3, 3, seed=4), normal(2, 4, 2, 2, seed=5)
+
+    def backward(x: Tensor, w: Tensor, outer: Tensor) -> Tensor:
+        before = torch.conv2d(x, w)
+        masked = ATEN.threshold_backward(before * 2, before, 0)
+        pooled, places = ATEN.max_pool2d_with_indices(masked, [2, 2], [2, 2])
+        inner = ATEN.max_pool2d_with_indices_backward(
+            pooled * outer, masked, [2, 2], [2, 2], [0, 0], [1, 1], False, places
+        )
+        result: Tensor = ATEN.threshold_backward(inner, before, 0).sum((0, 2, 3))
+        return result
+
+    operations = check(backward, image, kernel, g)
+    assert operations.count(ATEN.threshold_backward.grad_input) == 2
+    assert ATEN.max_pool2d_with_indices_backward.grad_input not in operations  # pooling is not known to only read
+
+    def tangent(x: Tensor, w: Tensor, outer: Tensor) -> Tensor:
+        before = torch.conv2d(x, w)
+        places = ATEN.max_pool2d_with_indices(before, [2, 2], [2, 2])[1].view(2, 4, 4)
+        masked = ATEN.threshold_backward(torch.conv2d(x, w.sin()), before, 0)
+        picked = masked.view(2, 4, 16).gather(-1, places).view(2, 4, 2, 2)
+        result: Tensor = ATEN.max_pool2d_with_indices_backward(
+            picked * outer, masked, [2, 2], [2, 2], [0, 0], [1, 1], False, places.view(2, 4, 2, 2)
+        )
+        return result
+
+    assert ATEN.max_pool2d_with_indices_backward.grad_input in check(tangent, image, kernel, g)
+
+
 def test_what_is_always_zero_is_not_added() -> None:
     def function(a: Tensor, b: Tensor) -> Tensor:
         zero = torch.zeros(5, 5, dtype=a.dtype)
@@ -191,6 +237,8 @@ OPERATIONS: list[Callable[[Tensor, Tensor], Tensor]] = [
     lambda a, b: a + b * a,
     torch.mm,
     lambda a, b: a.mT + b,
+    lambda a, b: a.t() + b,
+    lambda a, b: a.reshape(25).view(5, 5) + b,
     lambda a, b: ATEN.threshold_backward(a, b, 0),
     lambda a, b: a.clone().view(5, 5) * b,
     lambda a, b: a - b,
