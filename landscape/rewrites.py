@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from landscape.convolutions import input_gradient_in_blocks, widen_input_gradients
+
 _ATEN = torch.ops.aten
 # What hands on its first argument, or for `copy` its second, where shape, dtype and strides stay.
 _HANDED_ON = {
@@ -39,7 +41,10 @@ _OVERWRITING = {
     ),
 }
 # Operations whose results lie in memory of their own.
-_FRESH = {*_OVERWRITING, _ATEN.convolution.default, _ATEN.mm.default, _ATEN.addmm.default}
+_FRESH = {
+    *_OVERWRITING,
+    *(_ATEN.convolution.default, _ATEN.mm.default, _ATEN.addmm.default, input_gradient_in_blocks),
+}
 # Operations that read their arguments and hand out none of their memory.
 _READING = {
     *_FRESH,
@@ -70,7 +75,7 @@ _LINEAR = {
 
 def simplify(graph: fx.Graph) -> None:
     """Leave out what a functional program computes for nothing."""
-    for rewrite in (remove_copies, remove_zeros, mask_by_results, merge_equals):
+    for rewrite in (remove_copies, remove_zeros, mask_by_results, merge_equals, widen_input_gradients):
         rewrite(graph)
     graph.eliminate_dead_code()
 
