@@ -27,6 +27,35 @@ def widen_input_gradients(graph: fx.Graph) -> None:
             graph.erase_node(node)
 
 
+def merge_input_gradients(graph: fx.Graph) -> None:
+    """Make the sum of two such gradients one, over the channels of both, which fills the vector units better."""
+    for node in list(graph.nodes):
+        if node.target is not torch.ops.aten.add.Tensor or node.kwargs or not _mergeable(*node.args):
+            continue
+        first, second = node.args
+        with graph.inserting_before(node):
+            outer, weight = (
+                graph.call_function(torch.ops.aten.cat.default, ([first.args[i], second.args[i]], 1 - i))
+                for i in (0, 1)
+            )
+            merged = graph.call_function(input_gradient_in_blocks, (outer, weight, *first.args[2:]))
+        merged.meta = dict(node.meta)
+        node.replace_all_uses_with(merged)
+        for former in (node, first, second):
+            graph.erase_node(former)
+
+
+def _mergeable(first: Any, second: Any) -> bool:
+    """Whether both are gradients in blocks, of kernels of one size, and used for nothing but their sum."""
+    both = (first, second)
+    if first is second or any(
+        not isinstance(n, fx.Node) or n.target is not input_gradient_in_blocks for n in both
+    ):
+        return False
+    kinds = [[(v.shape[2:], v.dtype) for v in (a.meta["val"] for a in node.args[:2])] for node in both]
+    return kinds[0] == kinds[1] and first.args[2:] == second.args[2:] and all(len(n.users) == 1 for n in both)
+
+
 def input_gradient_in_blocks(outer: Tensor, weight: Tensor, padding: Sequence[int], block: int) -> Tensor:
     """Gradient of a convolution of stride 1 by its input, ``(N, C, H, W)``, in channels-last layout.
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from landscape.convolutions import input_gradient_in_blocks, widen_input_gradients
+from landscape.convolutions import input_gradient_in_blocks, merge_input_gradients, widen_input_gradients
 
 _ATEN = torch.ops.aten
 # What hands on its first argument, or for `copy` its second, where shape, dtype and strides stay.
@@ -83,8 +83,8 @@ def simplify(graph: fx.Graph) -> None:
 def save_memory(graph: fx.Graph) -> None:
     """Let operations share memory; the program is no longer functional within itself."""
     graph.eliminate_dead_code()
-    fuse_products(graph)
-    work_in_place(graph)
+    for rewrite in (fuse_products, merge_input_gradients, work_in_place):
+        rewrite(graph)
 
 
 def remove_copies(graph: fx.Graph) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from landscape.convolutions import input_gradient_in_blocks, widen_input_gradients
+from landscape.convolutions import input_gradient_in_blocks, merge_input_gradients, widen_input_gradients
 
 BACKWARD = torch.ops.aten.convolution_backward.default
 
@@ -97,3 +98,31 @@ def test_blocks_are_as_large_as_the_vector_unit(channels: int, sides: tuple[int,
 )
 def test_other_convolutions_are_left_alone(options: dict[str, object]) -> None:
     assert blocks_of(rewritten(4, (12, 12), **options)) == []  # type: ignore[arg-type]
+
+
+def sums(function: Callable[..., Tensor], *kernels: tuple[int, int]) -> int:
+    """Gradients in blocks that are left of a function of two; its values are what they were."""
+    arguments = [tensors(2, 2, (8, 8), kernel, [0, 0]) for kernel in kernels]
+
+    def program(first: list[Tensor], second: list[Tensor]) -> Tensor:
+        return function(*(truth(outer, image, weight, [0, 0]) for outer, image, weight in (first, second)))
+
+    module: fx.GraphModule = make_fx(program, tracing_mode="fake")(*arguments)
+    widen_input_gradients(module.graph)
+    merge_input_gradients(module.graph)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    torch.testing.assert_close(module(*arguments), program(*arguments))  # type: ignore[arg-type]
+    return len(blocks_of(module))
+
+
+def test_a_sum_of_two_is_one() -> None:
+    assert sums(lambda a, b: a + b, (5, 3), (5, 3)) == 1
+
+
+def test_what_is_no_sum_of_two_alike_stays() -> None:
+    assert sums(lambda a, b: a + b, (5, 3), (3, 3)) == 2
+    assert sums(lambda a, b: a + b * a, (5, 3), (5, 3)) == 2
+    assert sums(lambda a, b: torch.add(a, b, alpha=2), (5, 3), (5, 3)) == 2
+    assert sums(lambda a, b: (a + b) * b, (5, 3), (5, 3)) == 2
+    assert sums(lambda a, b: (a + a) * (b + b), (5, 3), (5, 3)) == 2
