@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, fx
 from torch.nn.functional import pad
 
+from landscape.nodes import value_of, written_values
+
 # Numbers that go through a vector unit together; fewer output channels than these leave it partly empty.
 _LANES = 16
 
@@ -20,7 +22,7 @@ def widen_input_gradients(graph: fx.Graph) -> None:
         if node.target is operator.getitem and node.args[1] == 0 and (block := _block(node)) > 1:
             backward: Any = node.args[0]
             outer, _, weight, _, _, padding, *_ = backward.args
-            with graph.inserting_before(node):
+            with graph.inserting_before(backward):
                 wide = graph.call_function(input_gradient_in_blocks, (outer, weight, padding, block))
             wide.meta = dict(node.meta)
             node.replace_all_uses_with(wide)
@@ -29,10 +31,13 @@ def widen_input_gradients(graph: fx.Graph) -> None:
 
 def merge_input_gradients(graph: fx.Graph) -> None:
     """Make the sum of two such gradients one, over the channels of both, which fills the vector units better."""
+    written = written_values(graph)
     for node in list(graph.nodes):
         if node.target is not torch.ops.aten.add.Tensor or node.kwargs or not _mergeable(*node.args):
             continue
         first, second = node.args
+        if not written.isdisjoint((*first.all_input_nodes, *second.all_input_nodes)):
+            continue
         with graph.inserting_before(node):
             outer, weight = (
                 graph.call_function(torch.ops.aten.cat.default, ([first.args[i], second.args[i]], 1 - i))
@@ -75,13 +80,13 @@ def input_gradient_in_blocks(outer: Tensor, weight: Tensor, padding: Sequence[in
     margins = [side - 1 - width for side, width in zip(weight.shape[2:], padding, strict=True)]
     blocks = torch.conv2d(outer, wide, stride=block, padding=margins)
     count, _, height, width = blocks.shape
-    rows = blocks.permute(0, 2, 3, 1).view(count, height, width, block, -1).transpose(2, 3)
+    rows = blocks.permute(0, 2, 3, 1).reshape(count, height, width, block, -1).transpose(2, 3)
     return rows.reshape(count, block * height, block * width, -1).permute(0, 3, 1, 2)
 
 
 def _block(gradient: fx.Node) -> int:
     """Sides of the blocks that fill the vector units; 1 where it must or should be left as it is."""
-    value: Any = gradient.meta.get("val")
+    value: Any = value_of(gradient)
     backward: Any = gradient.args[0]
     if backward.target is not torch.ops.aten.convolution_backward.default:
         return 1

@@ -10,7 +10,8 @@ import networkx
 import torch
 from torch import Tensor, fx
 
-from landscape.rewrites import save_memory, simplify, written_values
+from landscape.nodes import written_values
+from landscape.rewrites import save_memory, simplify
 
 # Operations that take about as long as to read what they would otherwise have kept.
 _CHEAP = {

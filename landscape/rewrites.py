@@ -11,9 +11,10 @@ import operator
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 
 from landscape.convolutions import input_gradient_in_blocks, merge_input_gradients, widen_input_gradients
+from landscape.nodes import alike, value_of, writes, written_values
 
 _ATEN = torch.ops.aten
 # What hands on its first argument, or for `copy` its second, where shape, dtype and strides stay.
@@ -93,7 +94,7 @@ def remove_copies(graph: fx.Graph) -> None:
     for node in list(graph.nodes):
         if node.target in _HANDED_ON:
             source = node.args[_HANDED_ON[node.target]]
-            if _alike(node, source) and written.isdisjoint((node, source)):
+            if alike(node, source) and written.isdisjoint((node, source)):
                 node.replace_all_uses_with(source)
                 graph.erase_node(node)
 
@@ -107,7 +108,7 @@ def remove_zeros(graph: fx.Graph) -> None:
             zeros.add(node)
         elif node.target is _ATEN.add.Tensor:
             for addend, other in (node.args, node.args[::-1]):
-                if other in zeros and _alike(node, addend) and not node.kwargs:
+                if other in zeros and alike(node, addend) and not node.kwargs:
                     node.replace_all_uses_with(addend)
                     graph.erase_node(node)
                     break
@@ -143,7 +144,7 @@ def merge_equals(graph: fx.Graph) -> None:
     written = written_values(graph)
     known: dict[Any, fx.Node] = {}
     for node in list(graph.nodes):
-        if node.op != "call_function" or node in written or _writes(node) or _is_random(node):
+        if node.op != "call_function" or node in written or writes(node) or _is_random(node):
             continue
         key = (node.target, repr((node.args, node.kwargs)))
         if written.isdisjoint(node.all_input_nodes) and known.setdefault(key, node) is not node:
@@ -157,7 +158,7 @@ def fuse_products(graph: fx.Graph) -> None:
         if node.target is not _ATEN.add.Tensor or node.kwargs:
             continue
         for addend, factors in (node.args, node.args[::-1]):
-            if _is_product_for(factors, node) and len(factors.users) == 1 and _alike(node, addend):
+            if _is_product_for(factors, node) and len(factors.users) == 1 and alike(node, addend):
                 with graph.inserting_before(node):
                     fused = graph.call_function(_ATEN.addcmul.default, (addend, *factors.args))
                 fused.meta = dict(node.meta)
@@ -176,8 +177,8 @@ def work_in_place(graph: fx.Graph) -> None:
         places, overwriting, name = _OVERWRITING.get(node.target, ((), None, None))
         for place in places:
             argument = node.args[place]
-            commutes = not node.kwargs or place == 0
-            if commutes and argument in fresh and _alike(node, argument) and _is_last(node, argument, order):
+            scaled = place > 0 and node.kwargs  # alpha belongs to the second summand
+            if not scaled and argument in fresh and alike(node, argument) and _is_last(node, argument, order):
                 others = (*node.args[:place], *node.args[place + 1 :])
                 node.target = overwriting
                 if name is None:
@@ -209,31 +210,9 @@ def _is_product_for(factors: Any, total: fx.Node) -> bool:
     """Whether it is b c of two tensors of the dtype and on the device of what it is added to."""
     if not isinstance(factors, fx.Node) or factors.target is not _ATEN.mul.Tensor:
         return False
-    kinds = [(v.dtype, v.device) if v is not None else None for v in map(_value, (total, *factors.args))]
+    kinds = [(v.dtype, v.device) if v is not None else None for v in map(value_of, (total, *factors.args))]
     return None not in kinds and len(set(kinds)) == 1
 
 
 def _is_random(node: fx.Node) -> bool:
     return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
-
-
-def written_values(graph: fx.Graph) -> set[Any]:
-    """Values that some operation writes on, so that they are not the same throughout."""
-    return {node.args[0] for node in graph.nodes if _writes(node)}
-
-
-def _writes(node: fx.Node) -> bool:
-    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
-
-
-def _alike(node: Any, other: Any) -> bool:
-    """Whether two values agree in shape, dtype, device and strides."""
-    a, b = _value(node), _value(other)
-    if a is None or b is None:
-        return False
-    return bool((a.shape, a.stride(), a.dtype, a.device) == (b.shape, b.stride(), b.dtype, b.device))
-
-
-def _value(node: Any) -> Tensor | None:
-    value = node.meta.get("val") if isinstance(node, fx.Node) else None
-    return value if isinstance(value, Tensor) else None

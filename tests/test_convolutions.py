@@ -126,3 +126,19 @@ def test_what_is_no_sum_of_two_alike_stays() -> None:
     assert sums(lambda a, b: torch.add(a, b, alpha=2), (5, 3), (5, 3)) == 2
     assert sums(lambda a, b: (a + b) * b, (5, 3), (5, 3)) == 2
     assert sums(lambda a, b: (a + a) * (b + b), (5, 3), (5, 3)) == 2
+
+
+def test_values_that_are_written_on_are_read_before() -> None:
+    arguments = tensors(2, 2, (8, 8), (5, 3), [0, 0])
+
+    def program(outer: Tensor, image: Tensor, weight: Tensor) -> Tensor:
+        early = outer.sin()
+        gradient = truth(early, image, weight, [0, 0])
+        early.add_(1)
+        return gradient + truth(early, image, weight, [0, 0])
+
+    module: fx.GraphModule = make_fx(program, tracing_mode="fake")(*arguments)
+    widen_input_gradients(module.graph)
+    merge_input_gradients(module.graph)
+    module.recompile()
+    torch.testing.assert_close(module(*arguments), program(*arguments))
