@@ -9,7 +9,7 @@ which is printed apart. PyHessian, which takes minutes, gets fewer rounds.
 
     python benchmarks/hessian.py --workloads cnn mlp               # two threads
     python benchmarks/hessian.py --workloads resnet20 --rounds 2
-    python benchmarks/hessian.py --workloads --trajectory adam sgd # products along a run
+    python benchmarks/hessian.py --workloads --trajectory adam sgd --steps 1 16 # products along a run
     python benchmarks/hessian.py --workloads --layouts             # memory layouts and convolution paths
 """
 
@@ -78,13 +78,14 @@ def main() -> None:
         "--without", nargs="*", default=[], choices=[r.name for r in RIVALS], help="leave these out"
     )
     parser.add_argument("--trajectory", nargs="*", choices=["adam", "sgd"], default=[])
+    parser.add_argument("--steps", type=int, nargs="+", default=[16], help="mini-batches between snapshots")
     parser.add_argument("--layouts", action="store_true")
     parser.add_argument("--output", type=Path, default=None, help="JSON file of all that is printed")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     rivals = [rival for rival in RIVALS if rival.name not in arguments.without]
     reports = [report(name, rivals, arguments.rounds, arguments.slow_rounds) for name in arguments.workloads]
-    reports += [along(optimizer) for optimizer in arguments.trajectory]
+    reports += [along(optimizer, steps) for optimizer in arguments.trajectory for steps in arguments.steps]
     reports += [layouts(name) for name in ("cnn", "resnet20") if arguments.layouts]
     if arguments.output is not None:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
@@ -231,22 +232,31 @@ def worst_residual(vectors: Tensor, product: Product, dtype: torch.dtype = torch
     return max(float((image - q * v).norm() / q.abs()) for v, image, q in triples)
 
 
-def along(optimizer: str, count: int = 50) -> dict[str, Any]:
-    """Products at neighbouring snapshots of a run, from the vectors of the one before, and from none."""
-    load, points = trajectory(optimizer, count)
+def along(optimizer: str, steps: int, count: int = 50) -> dict[str, Any]:
+    """Products at snapshots ``steps`` mini-batches apart: from the vectors before, from the answer, from nothing.
+
+    What is needed from the answer itself is the price of the guard, a random component; what is needed beyond is
+    the price of how far the leading space has turned, which the least cosine to the space before tells.
+    """
+    load, points = trajectory(optimizer, count, steps)
     (x, y), *_ = load.batches
     phi, start = parameter_objective(load.model, x, y), None
-    warm, cold = [], []
+    counts: dict[str, list[int]] = {"before": [], "answer": [], "nothing": []}
+    cosines = []
     for number, point in enumerate(points):
         here = replace(phi, origin=point[None])
         pairs = top_eigenpairs(here, NUM_PAIRS, "LM", 1e-2, start=start)
-        start = pairs.eigenvectors.transpose(0, 1)
-        warm.append(pairs.num_hvp)
+        vectors = pairs.eigenvectors.transpose(0, 1)
+        if start is not None:
+            counts["before"].append(pairs.num_hvp)
+            cosines.append(torch.linalg.svdvals(start[:, 0] @ vectors[:, 0].mT)[-1].item())
         if number % 5 == 0:
-            cold.append(top_eigenpairs(here, NUM_PAIRS, "LM", 1e-2).num_hvp)
-    result = {"warm": statistics.mean(warm), "cold": statistics.mean(cold), "most": max(warm)}
-    print(f"{load.name}: {count} snapshots at 1e-2, products a snapshot: {result}", flush=True)
-    return {"trajectory": optimizer} | result
+            counts["answer"].append(top_eigenpairs(here, NUM_PAIRS, "LM", 1e-2, start=vectors).num_hvp)
+            counts["nothing"].append(top_eigenpairs(here, NUM_PAIRS, "LM", 1e-2).num_hvp)
+        start = vectors
+    means = {name: statistics.mean(each) for name, each in counts.items()} | {"cosine": statistics.mean(cosines)}
+    print(f"{load.name}, {steps} steps apart, {count} snapshots at 1e-2, products a snapshot: {means}", flush=True)
+    return {"trajectory": optimizer, "steps": steps} | means
 
 
 def layouts(name: str) -> dict[str, Any]:
