@@ -19,7 +19,7 @@ demo: $(ENVIRONMENT)  ## Answer the question on the stored runs: five figures an
 	$(BIN)/landscape correlate data/runs --output figures/demo
 
 test: lint types imports  ## Linter, formatter, type checker, import contract and all quick tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope
 
 test-slow: $(ENVIRONMENT)  ## The tests that take minutes
 	$(BIN)/python -m pytest -m slow
