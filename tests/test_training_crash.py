@@ -17,7 +17,7 @@ from small_runs import SMALL, run_driver, segment_names, small_config, small_mni
 from landscape.errors import ConfigurationError, CorruptSnapshotError, SnapshotError
 from landscape.problem.datasets import DATASETS
 from landscape.snapshots import RunWriter, Segment, open_run
-from landscape.training import loop
+from landscape.training import progress
 from landscape.training.loop import train
 
 # Runs in a process of its own, which forks one child per death: imports and torch's first step are paid once.
@@ -29,11 +29,11 @@ from small_runs import register, small_config, stored_files
 import torch
 from landscape.errors import SnapshotError
 from landscape.snapshots import open_run
-from landscape.training import loop
+from landscape.training import loop, progress
 
 torch.set_num_threads(1)  # a pool of threads would not survive the fork
 register()
-loop.SEGMENT_SNAPSHOTS = 4  # two segments an epoch
+progress.SEGMENT_SNAPSHOTS = 4  # two segments an epoch
 CONFIG = small_config(optimizer="adam", learning_rate=0.002)
 CALLS = ("write", "fsync", "rename")
 
@@ -159,7 +159,7 @@ class StopHereError(Exception):
 @pytest.fixture(autouse=True)
 def small_data(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(DATASETS, SMALL, small_mnist)
-    monkeypatch.setattr(loop, "SEGMENT_SNAPSHOTS", 4)
+    monkeypatch.setattr(progress, "SEGMENT_SNAPSHOTS", 4)
 
 
 def stopped(path: Path, **settings: Any) -> None:

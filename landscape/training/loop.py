@@ -1,39 +1,31 @@
-"""One training run: the paper's protocol, stored as sealed segments, resumed to the same bytes."""
+"""Training by the paper's protocol, runs alone or together: sealed segments, resumed to the same bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
-from landscape.errors import RunConflictError
+from landscape.errors import ConfigurationError, LandscapeError, RunConflictError
 from landscape.problem.datasets import Dataset, load_dataset
-from landscape.problem.losses import loss_by_name
-from landscape.problem.models import build_model, check_fit, initialise
-from landscape.problem.network import channels_last
-from landscape.snapshots import Role, RunDescription, RunWriter, flatten, layout_of, unflatten
+from landscape.problem.models import build_model, check_fit
+from landscape.snapshots import Role, RunDescription, RunWriter, layout_of
 from landscape.training.conditions import changed_conditions, run_provenance, torch_threads
 from landscape.training.config import TrainingConfig, generator
-from landscape.training.evaluate import evaluate
-from landscape.training.optimizers import build_optimizer, optimizer_state, restore_optimizer_state
-from landscape.training.recording import Rows
+from landscape.training.engines import MODULE, STACKED, Bench, Standpoint, make_engine
+from landscape.training.progress import Metrics, RunInProgress
 
-Array = np.ndarray
-Metrics = dict[str, float]
+# Settings in which runs that are trained together may differ.
+OWN_SETTINGS = frozenset({"seed", "learning_rate", "momentum", "epochs", "epsilon"})
 
-# A segment is sealed at the end of an epoch, or earlier once it holds this many snapshots.
-SEGMENT_SNAPSHOTS = 128
-# A run has diverged when its accuracy stays within half of chance level for this many epochs.
-CHANCE_EPOCHS = 3
-CHANCE_FACTOR = 1.5
-# Marks, in place of an optimizer's state, a segment after which there is nothing to resume; holds the reason.
-DIVERGED = "diverged"
+Run = tuple[TrainingConfig, Path]
 
 
 @dataclass(frozen=True)
@@ -45,16 +37,6 @@ class TrainingResult:
     reason: str
     epochs: int
     samples_seen: int
-
-
-@dataclass
-class _State:
-    """Where a run stands; everything that the next step depends on."""
-
-    model: nn.Module
-    optimizer: Optimizer
-    step: int = 0
-    samples_seen: int = 0
 
 
 def train(
@@ -79,24 +61,76 @@ def train(
     Raises:
         SnapshotError: If the directory is in use, holds another run, or cannot be written.
     """
-    with torch_threads(threads):
-        return _train(config, Path(directory), allow_inexact, advance, report)
+    (result,) = train_together(
+        [(config, Path(directory))],
+        threads=threads,
+        allow_inexact=allow_inexact,
+        advance=advance,
+        report=lambda path, metrics: report(metrics),
+    )
+    if isinstance(result, LandscapeError):
+        raise result
+    return result
 
 
-def _train(
-    config: TrainingConfig,
-    directory: Path,
-    allow_inexact: bool,
-    advance: Callable[[int], None],
-    report: Callable[[Metrics], None],
-) -> TrainingResult:
+def train_together(
+    runs: Sequence[Run],
+    *,
+    threads: int = 1,
+    allow_inexact: bool = False,
+    advance: Callable[[int], None] = lambda samples: None,
+    report: Callable[[Path, Metrics], None] = lambda path, metrics: None,
+) -> list[TrainingResult | LandscapeError]:
+    """Train several runs as one stack, each into its own directory; what `train` would have stored, sooner.
+
+    Args:
+        runs: Configurations that differ in `OWN_SETTINGS` only, each with its directory.
+        threads: As in `train`.
+        allow_inexact: As in `train`.
+        advance: As in `train`, with the samples of all runs.
+        report: Called with a run's directory and an epoch's metrics.
+
+    Returns:
+        For each run its result, or the error that ended it; the others go on.
+
+    Raises:
+        ConfigurationError: If the runs differ in other settings.
+    """
+    _check_alike([config for config, _ in runs])
+    with torch_threads(threads), ExitStack() as stack:
+        bench = _make_bench(runs[0][0])
+        opened = [_open(config, directory, bench, allow_inexact, stack) for config, directory in runs]
+        for (config, _), run in zip(runs, opened, strict=True):
+            advance(_samples_stored(config, run, bench))
+        _train([run for run in opened if isinstance(run, RunInProgress)], bench, advance, report)
+        return [_result_of(run) for run in opened]
+
+
+def _check_alike(configs: Sequence[TrainingConfig]) -> None:
+    shared = [{f.name: getattr(c, f.name) for f in fields(c) if f.name not in OWN_SETTINGS} for c in configs]
+    differing = [name for name in shared[0] if any(other[name] != shared[0][name] for other in shared)]
+    if differing:
+        raise ConfigurationError(
+            f"the runs differ in {', '.join(differing)}; those trained together may differ in "
+            f"{', '.join(sorted(OWN_SETTINGS))} only."
+        )
+
+
+def _make_bench(config: TrainingConfig) -> Bench:
     data, test = load_dataset(config.dataset, "train"), load_dataset(config.dataset, "test")
     model = build_model(config.model, config.model_args)
     check_fit(model, data.images, data.num_classes)
-    description = describe(config, model, data)
-    with RunWriter(directory, description, run_provenance()) as writer:
+    return Bench(model, data, test)
+
+
+def _open(
+    config: TrainingConfig, directory: Path, bench: Bench, allow_inexact: bool, stack: ExitStack
+) -> RunInProgress | TrainingResult | LandscapeError:
+    """The run where it stands, with its lock held until the end of ``stack``."""
+    try:
+        begun_with = run_provenance() | {"engine": bench.best_engine()}
+        writer = stack.enter_context(RunWriter(directory, describe(config, bench.model, bench.data), begun_with))
         if writer.outcome is not None:
-            advance(config.epochs * len(data))
             return _stored_result(directory, writer.outcome)
         changed = changed_conditions(writer.provenance)
         if changed and not allow_inexact:
@@ -104,149 +138,98 @@ def _train(
                 f"the run was begun under other conditions ({'; '.join(changed)}), so it would not end in the "
                 f"same bytes; restore them, or allow an inexact resume."
             )
-        run = _Run(config, writer, data, test, description, model)
-        run.restore()
-        writer.log("began" if not run.state.step else "resumed", step=run.state.step, inexact=changed)
-        advance(run.state.samples_seen)
-        outcome, reason = run.to_the_end(advance, report)
-        epochs = run.state.samples_seen // len(data)
-        writer.finish(outcome, reason, epochs, run.state.step, run.state.samples_seen)
-        return TrainingResult(directory, outcome, reason, epochs, run.state.samples_seen)
+        run = RunInProgress(config, writer, bench.layout, (writer.provenance or {}).get("engine", MODULE))
+        writer.log("began" if not run.step else "resumed", step=run.step, inexact=changed)
+        return run
+    except LandscapeError as error:
+        return error
 
 
-class _Run:
-    """A training run in progress: state, waiting snapshots, and the writer that seals them."""
+def _samples_stored(
+    config: TrainingConfig, run: RunInProgress | TrainingResult | LandscapeError, bench: Bench
+) -> int:
+    if isinstance(run, TrainingResult):
+        return config.epochs * len(bench.data)
+    return 0 if isinstance(run, LandscapeError) else run.samples_seen
 
-    def __init__(
-        self,
-        config: TrainingConfig,
-        writer: RunWriter,
-        data: Dataset,
-        test: Dataset,
-        description: RunDescription,
-        model: nn.Module,
-    ) -> None:
-        initialise(model, generator(config.seed, "parameters"))
-        model.to(memory_format=torch.channels_last)
-        self.config, self.writer, self.data, self.test = config, writer, data, test
-        self.layout = description.layout
-        self.images = channels_last(data.images)
-        self.loss = loss_by_name(config.loss)
-        self.state = _State(model, build_optimizer(config, model))
-        self.rows = Rows()
-        self.diverged: str | None = None
 
-    @property
-    def epoch(self) -> int:
-        """Epochs completed."""
-        return self.state.samples_seen // len(self.data)
+def _result_of(run: RunInProgress | TrainingResult | LandscapeError) -> TrainingResult | LandscapeError:
+    if not isinstance(run, RunInProgress):
+        return run
+    return run.error or _stored_result(run.writer.path, run.writer.outcome or {})
 
-    def restore(self) -> None:
-        """Go to the last sealed state, if there is one."""
-        segment = self.writer.last_segment
-        if segment is None:
-            return
-        parameters = unflatten(self.layout, segment.theta[-1])
-        with torch.no_grad():
-            for name, parameter in self.state.model.named_parameters():
-                parameter.copy_(parameters[name])
-        self.state.step = int(segment.step[-1])
-        self.state.samples_seen = int(segment.samples_seen[-1])
-        if DIVERGED in segment.resume:
-            self.diverged = segment.resume[DIVERGED].tobytes().decode()
-        else:
-            restore_optimizer_state(self.state.optimizer, segment.resume)
 
-    def to_the_end(self, advance: Callable[[int], None], report: Callable[[Metrics], None]) -> tuple[str, str]:
-        """Train to the last epoch; return the outcome and its reason."""
-        while True:
-            if reason := self.diverged or self._chance_accuracy():
-                return "diverged", reason
-            if self.epoch >= self.config.epochs:
-                return "completed", f"all {self.config.epochs} epochs"
-            if reason := self._one_epoch(advance):
-                return "diverged", reason
-            report(self._end_epoch())
+def _train(
+    runs: Sequence[RunInProgress],
+    bench: Bench,
+    advance: Callable[[int], None],
+    report: Callable[[Path, Metrics], None],
+) -> None:
+    """Train all runs to the end, those that have seen the fewest samples first."""
+    count = len(bench.data)
+    while going := [run for run in runs if not run.finished(count, bench.data.num_classes)]:
+        first = min(going, key=lambda run: run.samples_seen)
+        alike = [run for run in going if (run.samples_seen, run.engine) == (first.samples_seen, first.engine)]
+        others = [run.samples_seen for run in going if run.samples_seen > first.samples_seen]
+        end = min([*others, (first.samples_seen // count + 1) * count])
+        _Leg(alike if first.engine == STACKED else [first], bench).train(end, advance, report)
 
-    def _one_epoch(self, advance: Callable[[int], None]) -> str | None:
-        """Train to the end of the current epoch; return why it diverged, if it did."""
-        offset = self.state.samples_seen % len(self.data)
-        for batch in epoch_order(self.config, self.epoch, len(self.data))[offset:].split(self.config.batch_size):
-            last = self._completes_epoch(len(batch))
-            keep = last or self._completes_interval(len(batch))
-            before = self.theta() if keep else None
-            loss = self._step(batch)
-            if not np.isfinite(loss):
-                return self._seal_before_divergence(f"the batch loss became {loss}")
-            if keep and not np.isfinite(self.theta()).all():
-                return self._seal_before_divergence("the parameters are not finite")
-            self._count(batch, before, loss, last)
-            advance(len(batch))
-        return None
 
-    def _step(self, batch: Tensor) -> float:
-        loss = self.loss(self.state.model(self.images[batch]), self.data.labels[batch]).mean()
-        self.state.optimizer.zero_grad()
-        loss.backward()
-        if np.isfinite(value := loss.item()):
-            self.state.optimizer.step()
-        return value
+class _Leg:
+    """Runs that stand at the same sample, on their way to the end of an epoch or to where others stand."""
 
-    def _count(self, batch: Tensor, before: Array | None, loss: float, last: bool) -> None:
-        """Count a step that was taken, and keep the iterates around it if they are wanted."""
-        epoch, interval = self.epoch, self._completes_interval(len(batch))
-        if before is not None and interval:
-            self._keep(before, epoch, Role.BEFORE, float("nan"))
-        self.state.step += 1
-        self.state.samples_seen += len(batch)
-        if before is None:
-            return
-        after = self.theta()
-        self.step_norm = float(np.linalg.norm(after.astype(np.float64) - before))
-        role = (Role.AFTER if interval else Role(0)) | (Role.EPOCH_END if last else Role(0))
-        self._keep(after, self.epoch, role, loss)
-        if len(self.rows.facts) >= SEGMENT_SNAPSHOTS and not last:
-            self._seal({})
+    def __init__(self, runs: Sequence[RunInProgress], bench: Bench) -> None:
+        self.runs, self.config, self.count = runs, runs[0].config, len(bench.data)
+        configs, standpoints = [run.config for run in runs], [run.standpoint for run in runs]
+        self.engine = make_engine(runs[0].engine, configs, bench, standpoints)
+        self.seen = runs[0].samples_seen
+        self.epoch = self.seen // self.count
 
-    def _keep(self, theta: Array, epoch: int, role: Role, loss: float) -> None:
-        self.rows.add(theta, self.state.step, self.state.samples_seen, epoch, role, loss)
+    def train(self, end: int, advance: Callable[[int], None], report: Callable[[Path, Metrics], None]) -> None:
+        """Train until so many samples were seen."""
+        order = torch.stack([epoch_order(run.config, self.epoch, self.count) for run in self.runs])
+        start = self.epoch * self.count
+        for batch in order[:, self.seen - start : end - start].split(self.config.batch_size, dim=1):
+            self._step(batch)
+            going = sum(run.active for run in self.runs)
+            advance(batch.shape[1] * going)
+            if not going:
+                return
+        parameters = self.engine.parameters()
+        for member, run in self._active():
+            run.standpoint = Standpoint(parameters[member], self.engine.optimizer_state(member))
+            if self.seen % self.count == 0:
+                metrics = run.end_epoch(self.epoch + 1, self.engine, member)
+                if run.error is None:
+                    report(run.writer.path, metrics)
 
-    def _end_epoch(self) -> Metrics:
-        metrics = {"epoch": float(self.epoch), "step_norm": self.step_norm}
-        metrics |= evaluate(self.state.model, self.data, self.test, self.config.epsilon)
-        self._seal(metrics)
-        return metrics
+    def _active(self) -> Iterator[tuple[int, RunInProgress]]:
+        return ((member, run) for member, run in enumerate(self.runs) if run.active)
 
-    def _seal(self, metrics: Metrics) -> None:
-        arrays = {name: np.array([value], np.float64) for name, value in metrics.items()}
-        self.writer.append(self.rows.seal(arrays, optimizer_state(self.state.optimizer)))
-        self.rows = Rows()
+    def _step(self, batch: Tensor) -> None:
+        size = batch.shape[1]
+        roles = self._roles(size)
+        before = self.engine.parameters() if roles else None
+        losses = self.engine.step(batch)
+        after = self.engine.parameters() if roles else None
+        for member, run in self._active():
+            if not math.isfinite(losses[member]):
+                run.diverge(f"the batch loss became {losses[member]}", self.epoch)
+            elif before is None or after is None:
+                run.count(size)
+            elif not np.isfinite(after[member]).all():
+                run.diverge("the parameters are not finite", self.epoch)
+            else:
+                run.keep(before[member], after[member], losses[member], size, self.epoch, roles)
+                if Role.EPOCH_END not in roles:
+                    run.seal_full(self.engine, member)
+        self.seen += size
 
-    def _seal_before_divergence(self, what: str) -> str:
-        """Seal the finite snapshots of the unfinished epoch, with the reason why nothing follows them."""
-        reason = f"{what} after {self.state.samples_seen} samples (epoch {self.epoch + 1})"
-        if self.rows.facts:
-            self.state.samples_seen, self.state.step = self.rows.facts[-1][:2]
-            self.writer.append(self.rows.seal({}, {DIVERGED: np.frombuffer(reason.encode(), np.uint8)}))
-        return reason
-
-    def _chance_accuracy(self) -> str | None:
-        recent = self.writer.metrics.get("clean_accuracy", np.empty(0))[-CHANCE_EPOCHS:]
-        chance = CHANCE_FACTOR / self.data.num_classes
-        if len(recent) < CHANCE_EPOCHS or not (recent <= chance).all():
-            return None
-        return f"test accuracy stayed at chance level (≤ {chance:.0%}) for {CHANCE_EPOCHS} epochs"
-
-    def _completes_epoch(self, batch: int) -> bool:
-        return (self.state.samples_seen + batch) % len(self.data) == 0
-
-    def _completes_interval(self, batch: int) -> bool:
-        every, seen = self.config.snapshot_every, self.state.samples_seen
-        return (seen + batch) // every > seen // every
-
-    def theta(self) -> Array:
-        """A copy of all parameters as one vector."""
-        return flatten(self.layout, dict(self.state.model.named_parameters()))
+    def _roles(self, size: int) -> Role:
+        """Why the iterate after the next step is kept, if it is."""
+        every, after = self.config.snapshot_every, self.seen + size
+        interval = after // every > self.seen // every
+        return (Role.AFTER if interval else Role(0)) | (Role.EPOCH_END if after % self.count == 0 else Role(0))
 
 
 def describe(config: TrainingConfig, model: nn.Module, data: Dataset) -> RunDescription:

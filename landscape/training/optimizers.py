@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import SGD, Adam, Optimizer
 
 from landscape.errors import CorruptSnapshotError
@@ -14,12 +14,15 @@ from landscape.training.config import TrainingConfig
 
 Array = np.ndarray
 
+# The one entry of an optimizer's state that is a single number for each parameter.
+STEP = "step"
 
-def build_optimizer(config: TrainingConfig, model: nn.Module) -> Optimizer:
+
+def build_optimizer(config: TrainingConfig, parameters: Iterable[Tensor]) -> Optimizer:
     """The optimizer of a run, with PyTorch's defaults for all that the configuration leaves open."""
     if config.optimizer == "adam":
-        return Adam(model.parameters(), lr=config.learning_rate, fused=True)
-    return SGD(model.parameters(), lr=config.learning_rate, momentum=config.momentum, fused=True)
+        return Adam(parameters, lr=config.learning_rate, fused=True)
+    return SGD(parameters, lr=config.learning_rate, momentum=config.momentum, fused=True)
 
 
 def optimizer_state(optimizer: Optimizer) -> dict[str, Array]:
@@ -27,6 +30,21 @@ def optimizer_state(optimizer: Optimizer) -> dict[str, Array]:
     states = [optimizer.state[p] for group in optimizer.param_groups for p in group["params"]]
     names = sorted({name for state in states for name, value in state.items() if value is not None})
     return {name: np.concatenate([state[name].detach().reshape(-1).numpy() for state in states]) for name in names}
+
+
+def joined_state(optimizer: Optimizer, count: int) -> dict[str, Array]:
+    """The state of an optimizer of one vector, written as that of the ``count`` parameters it consists of."""
+    state = optimizer_state(optimizer)
+    return {name: np.repeat(array, count) if name == STEP else array for name, array in state.items()}
+
+
+def restore_joined_state(optimizer: Optimizer, stored: Mapping[str, Array], count: int) -> None:
+    """Put back what `joined_state` returned; CorruptSnapshotError if it does not fit."""
+    if STEP in stored and stored[STEP].size != count:
+        raise CorruptSnapshotError(
+            f"the stored optimizer state {STEP!r} has {stored[STEP].size} numbers, the model needs {count}."
+        )
+    restore_optimizer_state(optimizer, {k: v[:1] if k == STEP else v for k, v in stored.items()})
 
 
 @torch.no_grad()
@@ -44,7 +62,7 @@ def restore_optimizer_state(optimizer: Optimizer, stored: Mapping[str, Array]) -
             f"{type(optimizer).__name__} needs {sorted(expected)}."
         )
     for name, array in stored.items():
-        like = [torch.zeros(()) if name == "step" else p for p in parameters]
+        like = [torch.zeros(()) if name == STEP else p for p in parameters]
         sizes = [t.numel() for t in like]
         if array.size != sum(sizes):
             raise CorruptSnapshotError(
@@ -57,7 +75,7 @@ def restore_optimizer_state(optimizer: Optimizer, stored: Mapping[str, Array]) -
 
 def _state_names(optimizer: Optimizer) -> set[str]:
     if isinstance(optimizer, Adam):
-        return {"step", "exp_avg", "exp_avg_sq"}
+        return {STEP, "exp_avg", "exp_avg_sq"}
     return {"momentum_buffer"} if optimizer.param_groups[0]["momentum"] else set()
 
 

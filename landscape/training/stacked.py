@@ -1,0 +1,136 @@
+"""Networks of one architecture as one stack: their losses, gradients, and metrics after an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from landscape.errors import ModelError
+from landscape.problem.losses import Loss, cross_entropy, loss_by_name
+from landscape.robustness.accuracy import BATCH
+from landscape.robustness.fgsm import AS_PUBLISHED, READINGS
+from landscape.training.stacked_layers import PooledConvolution, Workspace, aligned, features_of, layers_of
+
+# A multiple of the numbers that vector units take at a time.
+_LANES = 64
+# Samples that are evaluated at a time, so that what is computed between layers stays in the cache.
+_CHUNK = 128
+
+
+class Samples(NamedTuple):
+    """Samples as the first layer takes them: features ``(N, F)`` and labels ``(N,)``."""
+
+    features: Tensor
+    labels: Tensor
+
+    def chunks(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Chunks as layers take them, ``(1, F, B)``, with their labels."""
+        for rows, y in zip(self.features.split(size), self.labels.split(size), strict=True):
+            yield rows.T.contiguous()[None], y
+
+
+class StackedNetwork:
+    """M networks of one architecture, as layers on values ``(M, F, B)``.
+
+    Raises:
+        ModelError: If it has layers that cannot be stacked here, see `stackable`.
+    """
+
+    def __init__(self, model: nn.Module, image: tuple[int, ...]) -> None:
+        layers = layers_of(model, image)
+        if layers is None:
+            raise ModelError("the network has layers that cannot be stacked; train its runs one at a time.")
+        self.layers = layers
+        self.blocked = isinstance(layers[0], PooledConvolution)
+        self.num_parameters = sum(p.numel() for p in model.parameters())
+        self.num_columns = aligned(self.num_parameters + 1)
+        self._space = Workspace()
+
+    def stack(self, vectors: Tensor) -> Tensor:
+        """Parameter vectors ``(M, P)`` with zeros behind them, ``(M, S)``; layers need at least one zero."""
+        theta = vectors.new_zeros((len(vectors), self.num_columns))
+        theta[:, : self.num_parameters] = vectors
+        return theta
+
+    def features(self, images: Tensor) -> Tensor:
+        """Images as the first layer takes them, ``(N, C, H, W) -> (N, F)``."""
+        return features_of(images, self.blocked)
+
+    def logits(self, theta: Tensor, x: Tensor) -> Tensor:
+        """Logits ``(M, B, K)`` of samples ``(M, F, B)``, or of the same samples ``(1, F, B)`` for all members."""
+        x = x.expand(len(theta), -1, -1)
+        for layer in self.layers:
+            x = layer.forward(theta, x)
+        return x.mT.clone(memory_format=torch.contiguous_format)  # the last layer writes there again
+
+    def backward(self, gradient: Tensor, into: Tensor) -> None:
+        """Write the gradient by θ ``(M, S)``, from that by the logits ``(M, B, K)`` of the last call."""
+        self._flow(gradient, into, to_input=False)
+
+    def input_gradient(self, gradient: Tensor) -> Tensor:
+        """Gradient by the input ``(M, F, B)``, from that by the logits ``(M, B, K)`` of the last call."""
+        return self._flow(gradient, None, to_input=True)
+
+    def _flow(self, gradient: Tensor, into: Tensor | None, to_input: bool) -> Tensor:
+        members, batch, classes = gradient.shape
+        flowing = self._space("gradient", (members, classes, batch), gradient).copy_(gradient.mT)
+        for number in reversed(range(len(self.layers))):
+            flowing = self.layers[number].backward(flowing, into, to_input or number > 0)
+        return flowing
+
+
+def stackable(model: nn.Module, image: tuple[int, ...]) -> bool:
+    """Whether networks like this one, for images ``(C, H, W)``, can be stacked."""
+    return layers_of(model, image) is not None
+
+
+def losses_and_gradient(logits: Tensor, labels: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
+    """Per-sample losses ``(M, B)``, and the gradient of their sum by the logits ``(M, B, K)``."""
+    count = labels.numel()
+    # Vector units take what is left over at the end one by one, and round it in another way.
+    padding = -count % _LANES
+    rows = nn.functional.pad(logits.detach().reshape(count, -1), (0, 0, 0, padding)).requires_grad_()
+    classes = nn.functional.pad(labels.reshape(count), (0, padding))
+    with torch.enable_grad():
+        losses = loss(rows, classes)
+        (gradient,) = torch.autograd.grad(losses.sum(), rows)
+    return losses.detach()[:count].view(labels.shape), gradient[:count].view(logits.shape)
+
+
+@torch.no_grad()
+def evaluate_stacked(
+    network: StackedNetwork, theta: Tensor, train: Samples, test: Samples, eps: float
+) -> dict[str, float]:
+    """What `evaluate` measures, of one member ``(1, S)``."""
+    loss = sum(cross_entropy(network.logits(theta, x)[0], y).double().sum() for x, y in train.chunks(_CHUNK))
+    metrics = {
+        "train_loss": float(loss) / len(train.labels),
+        "clean_accuracy": _accuracy(network, theta, test),
+    }
+    for reading, name in READINGS.items():
+        batches = zip(test.features.split(BATCH), test.labels.split(BATCH), strict=True)
+        attacked = [fgsm_features(network, theta, Samples(x, y), eps, name) for x, y in batches]
+        metrics[f"fgsm_accuracy_{reading}"] = _accuracy(network, theta, Samples(torch.cat(attacked), test.labels))
+    return metrics
+
+
+def fgsm_features(network: StackedNetwork, theta: Tensor, batch: Samples, eps: float, loss: str) -> Tensor:
+    """FGSM of one batch for one member, as `landscape.robustness.fgsm.fgsm`: attacked features ``(B, F)``."""
+    # The published reading differentiates the mean over the batch, and underflows where that does.
+    share = 1 / len(batch.labels) if loss == AS_PUBLISHED else 1.0
+    attacked = []
+    for x, y in batch.chunks(_CHUNK):
+        _, gradient = losses_and_gradient(network.logits(theta, x), y[None], loss_by_name(loss))
+        attacked.append((x + eps * network.input_gradient(gradient * share).sign()).clamp(0, 1)[0].T)
+    return torch.cat(attacked)
+
+
+def _accuracy(network: StackedNetwork, theta: Tensor, samples: Samples) -> float:
+    right = 0
+    for x, y in samples.chunks(_CHUNK):
+        logits = network.logits(theta, x)[0]
+        right += int(((logits.argmax(1) == y) & ~logits.isnan().any(1)).sum())
+    return right / len(samples.labels)
