@@ -69,6 +69,25 @@ def show(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def show_bytes(count: float) -> str:
+    """An amount of memory with three digits and a unit."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def show_seconds(seconds: float) -> str:
+    """A time in the two largest units that it has."""
+    minutes, hours = seconds / 60, seconds / 3600
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    if hours < 1:
+        return f"{minutes:.0f} min"
+    return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.1f} days"
+
+
 def progress(items: Iterable[T], label: str, length: int | None = None) -> ProgressBar[T]:
     """A progress bar on stderr over ``items``, with the time left; off a terminal it prints its label only."""
     return click.progressbar(items, length=length, label=label, file=sys.stderr)

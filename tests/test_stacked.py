@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from small_runs import COUNTS, SMALL, segment_names, small_config, small_mnist, stored_files
 from torch import Generator, Tensor, nn
 
-from landscape.errors import ConfigurationError, LandscapeError, ModelError, SnapshotError
+from landscape.errors import ConfigurationError, CorruptSnapshotError, LandscapeError, ModelError, SnapshotError
 from landscape.problem.datasets import DATASETS, load_dataset
 from landscape.problem.losses import LOSSES, loss_by_name
 from landscape.problem.models import build_model, initialise
@@ -24,6 +24,7 @@ from landscape.snapshots import RunWriter, open_run
 from landscape.training.engines import MODULE, STACKED
 from landscape.training.evaluate import evaluate
 from landscape.training.loop import TrainingResult, train, train_together
+from landscape.training.optimizers import build_optimizer, optimizer_state
 from landscape.training.stacked import (
     Samples,
     StackedNetwork,
@@ -31,6 +32,7 @@ from landscape.training.stacked import (
     losses_and_gradient,
     stackable,
 )
+from landscape.training.stacked_optimizers import restore_state, stacked_optimizer, state_of
 
 N = COUNTS["train"]
 
@@ -188,6 +190,59 @@ def test_metrics_are_those_of_the_network_by_itself() -> None:
         )
         assert 0.1 < expected["fgsm_accuracy_exact"] < expected["clean_accuracy"] < 1
         assert found == pytest.approx(expected, rel=1e-12)
+
+
+# ---- optimizers
+
+RATES = [
+    [{"learning_rate": 0.1}, {"learning_rate": 0.003}],
+    [{"momentum": 0.9}, {"learning_rate": 0.02}, {"learning_rate": 0.5, "momentum": 0.5}],
+    [{"optimizer": "adam", "learning_rate": rate} for rate in (0.001, 0.1, 0.02)],
+]
+
+
+@pytest.mark.parametrize("changes", RATES)
+def test_steps_are_those_of_pytorch(changes: list[dict[str, Any]]) -> None:
+    """Twenty steps in float64, with gradients of many sizes, and the state after them."""
+    configs = [small_config(**change) for change in changes]
+    generator = Generator().manual_seed(5)
+    theta = torch.randn((len(configs), 12), generator=generator, dtype=torch.float64)
+    rows = [nn.Parameter(row.clone()) for row in theta]
+    ours, theirs = (
+        stacked_optimizer(configs, theta),
+        [build_optimizer(c, [r]) for c, r in zip(configs, rows, strict=True)],
+    )
+    for number in range(20):
+        gradient = torch.randn(theta.shape, generator=generator, dtype=torch.float64) * 10 ** (number % 7 - 4)
+        for row, optimizer, part in zip(rows, theirs, gradient.clone(), strict=True):
+            row.grad = part
+            optimizer.step()
+        ours.step(theta, gradient)
+    torch.testing.assert_close(theta, torch.stack([row.detach() for row in rows]), rtol=1e-11, atol=1e-13)
+    for member, (config, optimizer) in enumerate(zip(configs, theirs, strict=True)):
+        found, expected = state_of(ours, member, config, [5, 7]), optimizer_state(optimizer)
+        assert found.keys() == expected.keys()
+        for name, values in expected.items():
+            np.testing.assert_allclose(found[name], np.repeat(values, 2) if name == "step" else values, rtol=1e-11)
+
+
+@pytest.mark.parametrize("changes", RATES)
+def test_state_goes_back_to_any_place(changes: list[dict[str, Any]]) -> None:
+    configs = [small_config(**change) for change in changes]
+    theta = torch.randn((len(configs), 12), generator=Generator().manual_seed(5))
+    optimizer = stacked_optimizer(configs, theta)
+    optimizer.step(theta.clone(), theta.clone())
+    states = [state_of(optimizer, member, config, [5, 7]) for member, config in enumerate(configs)]
+    other = stacked_optimizer(configs[::-1], theta)
+    for place, (config, state) in enumerate(zip(configs[::-1], states[::-1], strict=True)):
+        restore_state(other, place, config, [5, 7], state)
+        again = state_of(other, place, config, [5, 7])
+        assert again.keys() == state.keys()
+        assert all(np.array_equal(again[name], state[name]) for name in state)
+    adam = small_config(optimizer="adam")
+    for damaged in ({"exp_avg": np.zeros(12)}, {name: np.zeros(3) for name in ("exp_avg", "exp_avg_sq", "step")}):
+        with pytest.raises(CorruptSnapshotError, match="optimizer state"):
+            restore_state(stacked_optimizer([adam], theta[:1]), 0, adam, [5, 7], damaged)
 
 
 # ---- runs that are trained together

@@ -15,8 +15,9 @@ from landscape.problem.datasets import DATASETS, load_dataset
 from landscape.problem.models import build_model
 from landscape.snapshots import RunWriter, open_run
 from landscape.training.config import TrainingConfig
+from landscape.training.grid import read_sweep, run_name
 from landscape.training.loop import describe, train
-from landscape.training.sweep import Cell, CellResult, read_sweep, run_name, sweep, train_cell
+from landscape.training.sweep import Cell, CellResult, cells_of, sweep, train_cells
 
 
 @pytest.fixture(autouse=True)
@@ -171,7 +172,7 @@ CONFIGS = [small_config(seed=seed, epochs=1) for seed in range(3)]
 
 
 def trained(output: Path) -> list[Outcome[Cell, CellResult]]:
-    outcomes = list(sweep(CONFIGS, output, lambda: ThreadPoolExecutor(1), workers=1))
+    outcomes = list(sweep(cells_of(CONFIGS, output), lambda: ThreadPoolExecutor(1), workers=1))
     return sorted(outcomes, key=lambda outcome: outcome.task.config.seed)
 
 
@@ -214,7 +215,7 @@ def test_cells_that_fail_stop_no_others(tmp_path: Path) -> None:
 
 
 def test_a_cell_carries_its_number_of_threads(tmp_path: Path) -> None:
-    train_cell(Cell(CONFIGS[0], str(tmp_path), 2))
+    train_cells([Cell(CONFIGS[0], str(tmp_path), 2)])
     provenance = open_run(tmp_path).provenance
     assert provenance is not None and provenance["threads"] == 2
 
@@ -223,12 +224,12 @@ SPAWNED = """
 import json, multiprocessing, sys
 from concurrent.futures import ProcessPoolExecutor
 from small_runs import register, small_config
-from landscape.training.sweep import sweep
+from landscape.training.sweep import cells_of, sweep
 
 configs = [small_config(seed=0, epochs=1), small_config(seed=1, epochs=1), small_config(seed=2, dataset="absent")]
 context = multiprocessing.get_context("spawn")
 make = lambda: ProcessPoolExecutor(1, mp_context=context, initializer=register)
-for outcome in sweep(configs, sys.argv[1], make, workers=1):
+for outcome in sweep(cells_of(configs, sys.argv[1]), make, workers=1):
     result = outcome.result and outcome.result.outcome
     print(json.dumps([outcome.task.config.seed, result, outcome.error and type(outcome.error).__name__]))
 """
@@ -240,3 +241,40 @@ def test_spawned_processes(tmp_path: Path) -> None:
     assert lines == [[0, "completed", None], [1, "completed", None], [2, None, "DatasetError"]]
     train(CONFIGS[1], tmp_path / "here")
     assert stored_files(tmp_path / "spawned" / run_name(CONFIGS[1])) == stored_files(tmp_path / "here")
+
+
+KILLING = """
+import os, signal, sys
+from pathlib import Path
+from concurrent.futures import ProcessPoolExecutor
+import multiprocessing
+from small_runs import register, small_config
+from landscape.training import loop
+from landscape.training.sweep import cells_of, sweep
+
+
+def register_and_kill():
+    register()
+    real = loop._open
+
+    def opened(config, *arguments):
+        if config.seed == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(config, *arguments)
+
+    loop._open = opened
+
+
+if __name__ == "__main__":
+    cells = cells_of([small_config(seed=seed, epochs=1) for seed in range(3)], sys.argv[1])
+    context = multiprocessing.get_context("fork")
+    make = lambda: ProcessPoolExecutor(1, mp_context=context, initializer=register_and_kill)
+    for outcome in sweep(cells, make, workers=1):
+        print(outcome.task.config.seed, outcome.result and outcome.result.outcome, type(outcome.error).__name__)
+"""
+
+
+def test_only_the_run_that_kills_its_process_fails(tmp_path: Path) -> None:
+    """Three runs in one stack, one of which takes the process with it: the others are trained without it."""
+    lines = sorted(run_driver(KILLING, tmp_path).splitlines())
+    assert lines == ["0 completed NoneType", "1 None BrokenProcessPool", "2 completed NoneType"]

@@ -1,6 +1,7 @@
 """The store of training runs: immutable HDF5 segments, written durably, read with suspicion."""
 
 from landscape.snapshots.description import RunDescription
+from landscape.snapshots.image import segment_size
 from landscape.snapshots.layout import Layout, ParameterSlot, flatten, layout_of, num_parameters, unflatten
 from landscape.snapshots.load import Position, Snapshot, load_snapshot, snapshot_of
 from landscape.snapshots.locate import find_runs, is_run, resolve
@@ -8,6 +9,7 @@ from landscape.snapshots.pack import pack_run
 from landscape.snapshots.reader import Run, open_run
 from landscape.snapshots.segment import Role, Segment
 from landscape.snapshots.select import select_index
+from landscape.snapshots.status import RunStatus, run_status
 from landscape.snapshots.thin import thin_run
 from landscape.snapshots.verify import Verification, verify_run
 from landscape.snapshots.writer import RunWriter
@@ -19,6 +21,7 @@ __all__ = [
     "Role",
     "Run",
     "RunDescription",
+    "RunStatus",
     "RunWriter",
     "Segment",
     "Snapshot",
@@ -32,6 +35,8 @@ __all__ = [
     "open_run",
     "pack_run",
     "resolve",
+    "run_status",
+    "segment_size",
     "select_index",
     "snapshot_of",
     "thin_run",

@@ -91,3 +91,8 @@ def segment_image(description: RunDescription, sequence: int, previous: str, seg
     with h5py.File(buffer, "w", libver=LIBVER) as file:
         write_contents(file, contents, segment.theta)
     return buffer.getvalue()
+
+
+def segment_size(description: RunDescription, segment: Segment) -> int:
+    """Bytes of the file that a segment like this one makes."""
+    return len(segment_image(description, 0, "", segment))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -15,6 +16,8 @@ from landscape.problem.losses import loss_by_name
 from landscape.robustness.fgsm import AS_PUBLISHED
 
 OPTIMIZERS = ("sgd", "adam")
+# Settings in which runs that are trained as one stack may differ.
+OWN_SETTINGS = frozenset({"seed", "learning_rate", "momentum", "epochs", "epsilon"})
 
 _KINDS: dict[str, tuple[type, ...]] = {
     "a text": (str,),
@@ -79,6 +82,12 @@ class TrainingConfig:
         settings = asdict(self)
         del settings["model"], settings["model_args"]
         return settings
+
+
+def shared_settings(config: TrainingConfig) -> str:
+    """What runs must have in common to be trained as one stack, as a text."""
+    settings = {name: value for name, value in asdict(config).items() if name not in OWN_SETTINGS}
+    return json.dumps(settings, sort_keys=True)
 
 
 def generator(seed: int, *purpose: str | int) -> Generator:

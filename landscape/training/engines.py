@@ -10,7 +10,6 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import Parameter
 
 from landscape.problem.datasets import Dataset
 from landscape.problem.losses import loss_by_name
@@ -19,14 +18,9 @@ from landscape.problem.network import channels_last
 from landscape.snapshots import Layout, flatten, layout_of, unflatten
 from landscape.training.config import TrainingConfig
 from landscape.training.evaluate import evaluate
-from landscape.training.optimizers import (
-    build_optimizer,
-    joined_state,
-    optimizer_state,
-    restore_joined_state,
-    restore_optimizer_state,
-)
+from landscape.training.optimizers import build_optimizer, optimizer_state, restore_optimizer_state
 from landscape.training.stacked import Samples, StackedNetwork, evaluate_stacked, losses_and_gradient, stackable
+from landscape.training.stacked_optimizers import restore_state, stacked_optimizer, state_of
 
 Array = np.ndarray
 
@@ -149,14 +143,11 @@ class StackedEngine:
         vectors = np.stack([standpoint.theta for standpoint in standpoints])
         self._theta = self._network.stack(torch.from_numpy(vectors))
         self._gradient = torch.zeros_like(self._theta)
-        size = self._network.num_parameters
-        rows = [Parameter(row[:size]) for row in self._theta]
-        for row, gradient in zip(rows, self._gradient, strict=True):
-            row.grad = gradient[:size]
-        self._optimizers = [build_optimizer(config, [row]) for config, row in zip(configs, rows, strict=True)]
-        for optimizer, standpoint in zip(self._optimizers, standpoints, strict=True):
+        self._configs, self._sizes = configs, [slot.numel for slot in bench.layout]
+        self._optimizer = stacked_optimizer(configs, self._theta)
+        for member, (config, standpoint) in enumerate(zip(configs, standpoints, strict=True)):
             if standpoint.optimizer is not None:
-                restore_joined_state(optimizer, standpoint.optimizer, len(bench.layout))
+                restore_state(self._optimizer, member, config, self._sizes, standpoint.optimizer)
 
     @torch.no_grad()
     def step(self, batch: Tensor) -> list[float]:
@@ -166,8 +157,7 @@ class StackedEngine:
         logits = self._network.logits(self._theta, x.view(*batch.shape, -1).mT.contiguous())
         losses, flowing = losses_and_gradient(logits, data.labels[batch], self._loss)
         self._network.backward(flowing / batch.shape[1], into=self._gradient)
-        for optimizer in self._optimizers:
-            optimizer.step()
+        self._optimizer.step(self._theta, self._gradient)
         means: list[float] = losses.mean(1).tolist()
         return means
 
@@ -177,7 +167,7 @@ class StackedEngine:
 
     def optimizer_state(self, member: int) -> dict[str, Array]:
         """State of one run's optimizer, see `Engine`."""
-        return joined_state(self._optimizers[member], len(self._bench.layout))
+        return state_of(self._optimizer, member, self._configs[member], self._sizes)
 
     def metrics(self, member: int, epsilon: float) -> dict[str, float]:
         """What is measured after an epoch."""

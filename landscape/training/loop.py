@@ -18,12 +18,9 @@ from landscape.problem.datasets import Dataset, load_dataset
 from landscape.problem.models import build_model, check_fit
 from landscape.snapshots import Role, RunDescription, RunWriter, layout_of
 from landscape.training.conditions import changed_conditions, run_provenance, torch_threads
-from landscape.training.config import TrainingConfig, generator
+from landscape.training.config import OWN_SETTINGS, TrainingConfig, generator
 from landscape.training.engines import MODULE, STACKED, Bench, Standpoint, make_engine
 from landscape.training.progress import Metrics, RunInProgress
-
-# Settings in which runs that are trained together may differ.
-OWN_SETTINGS = frozenset({"seed", "learning_rate", "momentum", "epochs", "epsilon"})
 
 Run = tuple[TrainingConfig, Path]
 
@@ -98,7 +95,7 @@ def train_together(
     """
     _check_alike([config for config, _ in runs])
     with torch_threads(threads), ExitStack() as stack:
-        bench = _make_bench(runs[0][0])
+        bench = make_bench(runs[0][0])
         opened = [_open(config, directory, bench, allow_inexact, stack) for config, directory in runs]
         for (config, _), run in zip(runs, opened, strict=True):
             advance(_samples_stored(config, run, bench))
@@ -116,7 +113,8 @@ def _check_alike(configs: Sequence[TrainingConfig]) -> None:
         )
 
 
-def _make_bench(config: TrainingConfig) -> Bench:
+def make_bench(config: TrainingConfig) -> Bench:
+    """Model and data of a run; LandscapeError if there are none, or they do not fit."""
     data, test = load_dataset(config.dataset, "train"), load_dataset(config.dataset, "test")
     model = build_model(config.model, config.model_args)
     check_fit(model, data.images, data.num_classes)

@@ -14,9 +14,6 @@ from landscape.training.config import TrainingConfig
 
 Array = np.ndarray
 
-# The one entry of an optimizer's state that is a single number for each parameter.
-STEP = "step"
-
 
 def build_optimizer(config: TrainingConfig, parameters: Iterable[Tensor]) -> Optimizer:
     """The optimizer of a run, with PyTorch's defaults for all that the configuration leaves open."""
@@ -30,21 +27,6 @@ def optimizer_state(optimizer: Optimizer) -> dict[str, Array]:
     states = [optimizer.state[p] for group in optimizer.param_groups for p in group["params"]]
     names = sorted({name for state in states for name, value in state.items() if value is not None})
     return {name: np.concatenate([state[name].detach().reshape(-1).numpy() for state in states]) for name in names}
-
-
-def joined_state(optimizer: Optimizer, count: int) -> dict[str, Array]:
-    """The state of an optimizer of one vector, written as that of the ``count`` parameters it consists of."""
-    state = optimizer_state(optimizer)
-    return {name: np.repeat(array, count) if name == STEP else array for name, array in state.items()}
-
-
-def restore_joined_state(optimizer: Optimizer, stored: Mapping[str, Array], count: int) -> None:
-    """Put back what `joined_state` returned; CorruptSnapshotError if it does not fit."""
-    if STEP in stored and stored[STEP].size != count:
-        raise CorruptSnapshotError(
-            f"the stored optimizer state {STEP!r} has {stored[STEP].size} numbers, the model needs {count}."
-        )
-    restore_optimizer_state(optimizer, {k: v[:1] if k == STEP else v for k, v in stored.items()})
 
 
 @torch.no_grad()
@@ -62,7 +44,7 @@ def restore_optimizer_state(optimizer: Optimizer, stored: Mapping[str, Array]) -
             f"{type(optimizer).__name__} needs {sorted(expected)}."
         )
     for name, array in stored.items():
-        like = [torch.zeros(()) if name == STEP else p for p in parameters]
+        like = [torch.zeros(()) if name == "step" else p for p in parameters]
         sizes = [t.numel() for t in like]
         if array.size != sum(sizes):
             raise CorruptSnapshotError(
@@ -75,7 +57,7 @@ def restore_optimizer_state(optimizer: Optimizer, stored: Mapping[str, Array]) -
 
 def _state_names(optimizer: Optimizer) -> set[str]:
     if isinstance(optimizer, Adam):
-        return {STEP, "exp_avg", "exp_avg_sq"}
+        return {"step", "exp_avg", "exp_avg_sq"}
     return {"momentum_buffer"} if optimizer.param_groups[0]["momentum"] else set()
 
 

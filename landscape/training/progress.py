@@ -21,6 +21,22 @@ CHANCE_EPOCHS = 3
 CHANCE_FACTOR = 1.5
 # Marks, in place of an optimizer's state, a segment after which there is nothing to resume; holds the reason.
 DIVERGED = "diverged"
+# What is stored after each epoch.
+METRICS = (
+    "epoch",
+    "step_norm",
+    "train_loss",
+    "clean_accuracy",
+    "fgsm_accuracy_published",
+    "fgsm_accuracy_exact",
+)
+
+
+def beginning(config: TrainingConfig, layout: Layout) -> Standpoint:
+    """Where a run begins: parameters drawn from its seed."""
+    model = build_model(config.model, config.model_args)
+    initialise(model, generator(config.seed, "parameters"))
+    return Standpoint(flatten(layout, dict(model.named_parameters())))
 
 
 class RunInProgress:
@@ -33,13 +49,8 @@ class RunInProgress:
         self.error: LandscapeError | None = None
         self._rows = Rows()
         self._step_norm = float("nan")
-        self.standpoint = self._beginning(layout)
+        self.standpoint = beginning(config, layout)
         self._restore()
-
-    def _beginning(self, layout: Layout) -> Standpoint:
-        model = build_model(self.config.model, self.config.model_args)
-        initialise(model, generator(self.config.seed, "parameters"))
-        return Standpoint(flatten(layout, dict(model.named_parameters())))
 
     def _restore(self) -> None:
         """Go to the last sealed state, if there is one."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,9 @@ from landscape.training.stacked_layers import PooledConvolution, Workspace, alig
 _LANES = 64
 # Samples that are evaluated at a time, so that what is computed between layers stays in the cache.
 _CHUNK = 128
+
+
+Reading = Literal["published", "exact"]
 
 
 class Samples(NamedTuple):
@@ -71,7 +74,10 @@ class StackedNetwork:
         self._flow(gradient, into, to_input=False)
 
     def input_gradient(self, gradient: Tensor) -> Tensor:
-        """Gradient by the input ``(M, F, B)``, from that by the logits ``(M, B, K)`` of the last call."""
+        """Gradient by the input ``(M, F, B)``, from that by the logits ``(M, B, K)`` of the last call.
+
+        It may be asked for several times after one call, but leaves nothing for `backward`.
+        """
         return self._flow(gradient, None, to_input=True)
 
     def _flow(self, gradient: Tensor, into: Tensor | None, to_input: bool) -> Tensor:
@@ -106,31 +112,30 @@ def evaluate_stacked(
 ) -> dict[str, float]:
     """What `evaluate` measures, of one member ``(1, S)``."""
     loss = sum(cross_entropy(network.logits(theta, x)[0], y).double().sum() for x, y in train.chunks(_CHUNK))
-    metrics = {
-        "train_loss": float(loss) / len(train.labels),
-        "clean_accuracy": _accuracy(network, theta, test),
+    right = dict.fromkeys(("clean", *READINGS), 0)
+    for batch in zip(test.features.split(BATCH), test.labels.split(BATCH), strict=True):
+        for x, y in Samples(*batch).chunks(_CHUNK):
+            logits = network.logits(theta, x)
+            right["clean"] += _num_right(logits, y)
+            attacked = {name: _fgsm(network, x, logits, y, eps, name, len(batch[1])) for name in READINGS}
+            for name, images in attacked.items():
+                right[name] += _num_right(network.logits(theta, images), y)
+    accuracies = {name: count / len(test.labels) for name, count in right.items()}
+    return {"train_loss": float(loss) / len(train.labels), "clean_accuracy": accuracies.pop("clean")} | {
+        f"fgsm_accuracy_{name}": value for name, value in accuracies.items()
     }
-    for reading, name in READINGS.items():
-        batches = zip(test.features.split(BATCH), test.labels.split(BATCH), strict=True)
-        attacked = [fgsm_features(network, theta, Samples(x, y), eps, name) for x, y in batches]
-        metrics[f"fgsm_accuracy_{reading}"] = _accuracy(network, theta, Samples(torch.cat(attacked), test.labels))
-    return metrics
 
 
-def fgsm_features(network: StackedNetwork, theta: Tensor, batch: Samples, eps: float, loss: str) -> Tensor:
-    """FGSM of one batch for one member, as `landscape.robustness.fgsm.fgsm`: attacked features ``(B, F)``."""
-    # The published reading differentiates the mean over the batch, and underflows where that does.
-    share = 1 / len(batch.labels) if loss == AS_PUBLISHED else 1.0
-    attacked = []
-    for x, y in batch.chunks(_CHUNK):
-        _, gradient = losses_and_gradient(network.logits(theta, x), y[None], loss_by_name(loss))
-        attacked.append((x + eps * network.input_gradient(gradient * share).sign()).clamp(0, 1)[0].T)
-    return torch.cat(attacked)
+def _fgsm(
+    network: StackedNetwork, x: Tensor, logits: Tensor, y: Tensor, eps: float, reading: Reading, batch: int
+) -> Tensor:
+    """FGSM as `landscape.robustness.fgsm.fgsm`, of a chunk ``(1, F, B)`` whose logits were computed last."""
+    name = READINGS[reading]
+    _, gradient = losses_and_gradient(logits, y[None], loss_by_name(name))
+    if name == AS_PUBLISHED:  # which differentiates the mean over a batch, and underflows where that does
+        gradient = gradient / batch
+    return (x + eps * network.input_gradient(gradient).sign()).clamp(0, 1)
 
 
-def _accuracy(network: StackedNetwork, theta: Tensor, samples: Samples) -> float:
-    right = 0
-    for x, y in samples.chunks(_CHUNK):
-        logits = network.logits(theta, x)[0]
-        right += int(((logits.argmax(1) == y) & ~logits.isnan().any(1)).sum())
-    return right / len(samples.labels)
+def _num_right(logits: Tensor, y: Tensor) -> int:
+    return int(((logits[0].argmax(1) == y) & ~logits[0].isnan().any(1)).sum())

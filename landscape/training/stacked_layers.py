@@ -46,15 +46,21 @@ class Workspace:
 
     def __init__(self) -> None:
         self._buffers: dict[str, Tensor] = {}
+        self._views: dict[str, tuple[Shape, Tensor]] = {}
 
     def __call__(self, name: str, shape: Shape, like: Tensor) -> Tensor:
         """A tensor of this shape with whatever is in it, ``(M, …)``; all members begin at aligned places."""
+        last = self._views.get(name)
+        if last is not None and last[0] == shape:
+            return last[1]
         size = torch.Size(shape[1:]).numel()
         stride = aligned(size)
         buffer = self._buffers.get(name)
         if buffer is None or buffer.numel() < shape[0] * stride:
             buffer = self._buffers[name] = like.new_empty(shape[0] * stride)
-        return buffer[: shape[0] * stride].view(shape[0], stride)[:, :size].view(shape)
+        view = buffer[: shape[0] * stride].view(shape[0], stride)[:, :size].view(shape)
+        self._views[name] = (shape, view)
+        return view
 
 
 class LinearLayer:

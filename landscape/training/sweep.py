@@ -1,21 +1,25 @@
-"""Grids of runs from a TOML file: every cell in a process of its own, what is done is skipped."""
+"""Training the runs of a grid: alike ones as stacks, stacks in parallel processes, what is done is skipped."""
 
 from __future__ import annotations
 
-import difflib
-import itertools
-import json
-import tomllib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from landscape.engine import MakeExecutor, Outcome, run_tasks
-from landscape.errors import ConfigurationError
-from landscape.training.config import TrainingConfig
+from landscape.errors import LandscapeError
+from landscape.snapshots import run_status
+from landscape.training.config import TrainingConfig, shared_settings
+from landscape.training.grid import run_name
 
-FIELDS = tuple(f.name for f in fields(TrainingConfig))
+if TYPE_CHECKING:
+    from landscape.training.loop import TrainingResult
+
+# How many of these runs, which are alike, are best trained as one stack.
+StackSize = Callable[[Sequence[TrainingConfig]], int]
 
 
 @dataclass(frozen=True)
@@ -37,102 +41,71 @@ class CellResult:
     epochs: int
 
 
-def read_sweep(path: Path | str) -> list[TrainingConfig]:
-    """The configurations of a sweep file: the product of ``[grid]``, each with the settings of ``[fixed]``.
-
-    A file may hold ``[[sweep]]`` tables instead, each with its own ``grid`` and ``fixed``.
-
-    Raises:
-        ConfigurationError: If the file cannot be parsed, a key is unknown, or a value is impossible.
-    """
-    try:
-        document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigurationError(f"the sweep file {path} cannot be read: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"the sweep file {path} is not valid TOML: {error}.") from error
-    configurations = [c for table in _tables(document, path) for c in _expand(table, path)]
-    names = [run_name(c) for c in configurations]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ConfigurationError(f"the file {path} names {twice[0]} more than once; make all cells distinct.")
-    return configurations
-
-
-def _tables(document: Mapping[str, Any], path: Path | str) -> Sequence[Mapping[str, Any]]:
-    """The ``[[sweep]]`` tables, or the document itself as the only one."""
-    if "sweep" not in document:
-        return [document]
-    tables = document["sweep"]
-    if set(document) != {"sweep"}:
-        others = ", ".join(sorted(set(document) - {"sweep"}))
-        raise ConfigurationError(f"{others} of {path} must stand inside one of the [[sweep]] tables.")
-    if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
-        raise ConfigurationError(f"sweep of {path} must be written as tables, [[sweep]], not {tables!r}.")
-    return tables
-
-
-def _expand(table: Mapping[str, Any], path: Path | str) -> Iterator[TrainingConfig]:
-    for key in sorted(set(table) - {"grid", "fixed"}):
-        raise ConfigurationError(f"the sweep file {path} has a table {key!r}; only [grid] and [fixed] are known.")
-    grid, fixed = table.get("grid", {}), table.get("fixed", {})
-    if not isinstance(grid, dict) or not isinstance(fixed, dict):
-        raise ConfigurationError(f"grid and fixed of {path} must be tables of settings.")
-    for key in (*grid, *fixed):
-        _check_key(key, path)
-    if both := set(grid) & set(fixed):
-        raise ConfigurationError(f"{', '.join(sorted(both))} stands in both [grid] and [fixed] of {path}.")
-    for key, values in grid.items():
-        if not isinstance(values, list) or not values:
-            raise ConfigurationError(f"[grid] {key} of {path} must be a non-empty list, not {values!r}.")
-    for values in itertools.product(*grid.values()):
-        settings = dict(fixed) | dict(zip(grid, values, strict=True))
-        try:
-            yield TrainingConfig(**settings)
-        except ConfigurationError as error:
-            raise ConfigurationError(f"the sweep file {path}: {error}") from error
-
-
-def _check_key(key: str, path: Path | str) -> None:
-    if key in FIELDS:
-        return
-    nearest = difflib.get_close_matches(key, FIELDS, 1)
-    hint = f"did you mean {nearest[0]!r}?" if nearest else f"known are {', '.join(FIELDS)}."
-    raise ConfigurationError(f"the sweep file {path} sets {key!r}, which is not a setting of a run; {hint}")
-
-
-def run_name(config: TrainingConfig) -> str:
-    """Directory name of a run: its cell, its seed, and what else differs from the defaults."""
-    parts = [config.optimizer, f"lr{config.learning_rate:.12g}", f"b{config.batch_size}"]
-    default = TrainingConfig()
-    for name in ("model", "dataset", "momentum", "loss"):
-        if (value := getattr(config, name)) != getattr(default, name):
-            parts.append(f"{name}-{value:g}" if isinstance(value, float) else f"{value}")
-    if config.model_args:
-        arguments = json.dumps(dict(config.model_args), sort_keys=True, separators=(",", "="))
-        parts.append(arguments.translate(str.maketrans("", "", '{}[]"')))
-    return "_".join([*parts, f"seed{config.seed}"])
+def cells_of(configurations: Sequence[TrainingConfig], output: Path | str, threads: int = 1) -> list[Cell]:
+    """The cells of a grid below ``output``, by the names of their runs."""
+    return [Cell(c, str(Path(output) / run_name(c)), threads) for c in configurations]
 
 
 def sweep(
-    configurations: Sequence[TrainingConfig],
-    output: Path | str,
-    make_executor: MakeExecutor,
-    *,
-    workers: int,
-    threads: int = 1,
+    cells: Sequence[Cell], make_executor: MakeExecutor, *, workers: int, stack_size: StackSize = len
 ) -> Iterator[Outcome[Cell, CellResult]]:
-    """Train all runs of a grid below ``output``, resuming what was begun; yields them as they end.
+    """Train all runs of a grid, resuming what was begun; yields them as their stacks end.
 
-    A run that fails, or kills its process, is yielded with its error; the others go on.
+    A run that fails is yielded with its error; the others go on. The runs of a stack that killed its process are
+    tried again one at a time, so that only the one that does it fails.
+
+    Args:
+        cells: What to train.
+        make_executor: Makes the executor that the stacks run on.
+        workers: Stacks at a time.
+        stack_size: How many of some alike runs go into a stack; by default all.
     """
-    cells = [Cell(c, str(Path(output) / run_name(c)), threads) for c in configurations]
-    yield from run_tasks(make_executor, train_cell, cells, window=workers)
+    alone: list[tuple[Cell, ...]] = []
+    for outcome in run_tasks(make_executor, train_cells, stacks_of(cells, workers, stack_size), window=workers):
+        if isinstance(outcome.error, BrokenExecutor) and len(outcome.task) > 1:
+            alone.extend((cell,) for cell in outcome.task)
+        else:
+            yield from _by_cell(outcome)
+    for outcome in run_tasks(make_executor, train_cells, alone, window=workers):
+        yield from _by_cell(outcome)
 
 
-def train_cell(cell: Cell) -> CellResult:
-    """Train one run; the function that worker processes execute."""
-    from landscape.training.loop import train  # noqa: PLC0415  (the parent need not load torch's tracing)
+def stacks_of(cells: Sequence[Cell], workers: int, stack_size: StackSize) -> list[tuple[Cell, ...]]:
+    """Alike cells in stacks of about the same size, enough of them for all workers; those that ended apart."""
+    alike: dict[tuple[bool, str, int], list[Cell]] = {}
+    for cell in cells:
+        key = (run_status(cell.directory).ended, shared_settings(cell.config), cell.threads)
+        alike.setdefault(key, []).append(cell)
+    return list(chain.from_iterable(_divide(some, workers, stack_size) for some in alike.values()))
 
-    result = train(cell.config, cell.directory, threads=cell.threads)
-    return CellResult(cell.directory, result.outcome, result.reason, result.epochs)
+
+def _divide(cells: Sequence[Cell], workers: int, stack_size: StackSize) -> Iterator[tuple[Cell, ...]]:
+    size = max(1, stack_size([cell.config for cell in cells]))
+    count = min(len(cells), max(workers, -(-len(cells) // size)))
+    for number in range(count):
+        yield tuple(cells[number * len(cells) // count : (number + 1) * len(cells) // count])
+
+
+def _by_cell(
+    outcome: Outcome[tuple[Cell, ...], list[CellResult | LandscapeError]],
+) -> Iterator[Outcome[Cell, CellResult]]:
+    for number, cell in enumerate(outcome.task):
+        result = outcome.result[number] if outcome.result is not None else outcome.error
+        if isinstance(result, CellResult):
+            yield Outcome(cell, result, None)
+        else:
+            yield Outcome(cell, None, result)
+
+
+def train_cells(cells: Sequence[Cell]) -> list[CellResult | LandscapeError]:
+    """Train runs as one stack; the function that worker processes execute."""
+    from landscape.training.loop import train_together  # noqa: PLC0415  (the parent need not load it)
+
+    runs = [(cell.config, Path(cell.directory)) for cell in cells]
+    return [_plain(result) for result in train_together(runs, threads=cells[0].threads)]
+
+
+def _plain(result: TrainingResult | LandscapeError) -> CellResult | LandscapeError:
+    if isinstance(result, LandscapeError):
+        return result
+    return CellResult(str(result.path), result.outcome, result.reason, result.epochs)
