@@ -154,7 +154,7 @@ class StackedEngine:
         """Take one step, see `Engine`."""
         data = self._bench.samples[0]
         x = data.features.index_select(0, batch.flatten())
-        logits = self._network.logits(self._theta, x.view(*batch.shape, -1).mT.contiguous())
+        logits = self._network.logits(self._theta, self._network.inputs(x.view(*batch.shape, -1)))
         losses, flowing = losses_and_gradient(logits, data.labels[batch], self._loss)
         self._network.backward(flowing / batch.shape[1], into=self._gradient)
         self._optimizer.step(self._theta, self._gradient)

@@ -29,11 +29,6 @@ class Samples(NamedTuple):
     features: Tensor
     labels: Tensor
 
-    def chunks(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Chunks as layers take them, ``(1, F, B)``, with their labels."""
-        for rows, y in zip(self.features.split(size), self.labels.split(size), strict=True):
-            yield rows.T.contiguous()[None], y
-
 
 class StackedNetwork:
     """M networks of one architecture, as layers on values ``(M, F, B)``.
@@ -62,6 +57,15 @@ class StackedNetwork:
         """Images as the first layer takes them, ``(N, C, H, W) -> (N, F)``."""
         return features_of(images, self.blocked)
 
+    def inputs(self, features: Tensor) -> Tensor:
+        """Rows of features as layers take them, ``(M, B, F) -> (M, F, B)``."""
+        return features.mT.contiguous() if self.blocked else features.mT
+
+    def chunks(self, samples: Samples, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Chunks of samples for all members, ``(1, F, B)``, with their labels."""
+        for rows, y in zip(samples.features.split(size), samples.labels.split(size), strict=True):
+            yield self.inputs(rows[None]), y
+
     def logits(self, theta: Tensor, x: Tensor) -> Tensor:
         """Logits ``(M, B, K)`` of samples ``(M, F, B)``, or of the same samples ``(1, F, B)`` for all members."""
         x = x.expand(len(theta), -1, -1)
@@ -82,7 +86,7 @@ class StackedNetwork:
 
     def _flow(self, gradient: Tensor, into: Tensor | None, to_input: bool) -> Tensor:
         members, batch, classes = gradient.shape
-        flowing = self._space("gradient", (members, classes, batch), gradient).copy_(gradient.mT)
+        flowing = self._space("gradient", (members, batch, classes), gradient).copy_(gradient).mT
         for number in reversed(range(len(self.layers))):
             flowing = self.layers[number].backward(flowing, into, to_input or number > 0)
         return flowing
@@ -111,10 +115,11 @@ def evaluate_stacked(
     network: StackedNetwork, theta: Tensor, train: Samples, test: Samples, eps: float
 ) -> dict[str, float]:
     """What `evaluate` measures, of one member ``(1, S)``."""
-    loss = sum(cross_entropy(network.logits(theta, x)[0], y).double().sum() for x, y in train.chunks(_CHUNK))
+    losses = (cross_entropy(network.logits(theta, x)[0], y) for x, y in network.chunks(train, _CHUNK))
+    loss = sum(each.double().sum() for each in losses)
     right = dict.fromkeys(("clean", *READINGS), 0)
     for batch in zip(test.features.split(BATCH), test.labels.split(BATCH), strict=True):
-        for x, y in Samples(*batch).chunks(_CHUNK):
+        for x, y in network.chunks(Samples(*batch), _CHUNK):
             logits = network.logits(theta, x)
             right["clean"] += _num_right(logits, y)
             attacked = {name: _fgsm(network, x, logits, y, eps, name, len(batch[1])) for name in READINGS}

@@ -64,7 +64,7 @@ class Workspace:
 
 
 class LinearLayer:
-    """W x + b, and ReLU if wanted."""
+    """W x + b, and ReLU if wanted; within, samples are rows: a few rows fill vector units, a few columns do not."""
 
     def __init__(self, linear: nn.Linear, offset: int, rectified: bool) -> None:
         self.shape = (linear.out_features, linear.in_features)
@@ -75,23 +75,32 @@ class LinearLayer:
 
     def forward(self, theta: Tensor, x: Tensor) -> Tensor:
         """Outputs, see `Layer`."""
-        self.x, self.w = x, theta[:, self.weight].unflatten(1, self.shape)
-        self.y = self._space("outputs", (len(theta), self.shape[0], x.shape[2]), theta)
-        torch.baddbmm(theta[:, self.bias, None], self.w, x, out=self.y)
-        return self.y.relu_() if self.rectified else self.y
+        self.x, self.w = self._rows("inputs", x), theta[:, self.weight].unflatten(1, self.shape)
+        self.y = self._space("outputs", (len(theta), x.shape[2], self.shape[0]), theta)
+        torch.baddbmm(theta[:, None, self.bias], self.x, self.w.mT, out=self.y)
+        return self.y.relu_().mT if self.rectified else self.y.mT
 
     def backward(self, gradient: Tensor, into: Tensor | None, to_input: bool) -> Tensor:
         """Gradients, see `Layer`."""
+        rows = self._rows("gradients", gradient)
         if self.rectified:
-            gradient = rectified_gradient(gradient, self.y, self._space)
+            rows = rectified_gradient(rows, self.y, self._space)
         if into is not None:
-            shape = (len(gradient), *self.shape)
-            into[:, self.weight] = torch.bmm(gradient, self.x.mT, out=self._space("w", shape, gradient)).flatten(1)
-            into[:, self.bias] = gradient.sum(2)
+            weights = self._space("weights", (len(rows), *self.shape), rows)
+            multiply = torch.mul if rows.shape[1] == 1 else torch.bmm
+            into[:, self.weight] = multiply(rows.mT, self.x, out=weights).flatten(1)
+            into[:, self.bias] = rows.sum(1)
         if not to_input:
             return gradient
-        shape = (len(gradient), self.shape[1], gradient.shape[2])
-        return torch.bmm(self.w.mT, gradient, out=self._space("gradient", shape, gradient))
+        shape = (len(rows), rows.shape[1], self.shape[1])
+        return torch.bmm(rows, self.w, out=self._space("to input", shape, rows)).mT
+
+    def _rows(self, name: str, x: Tensor) -> Tensor:
+        """Samples as rows, ``(M, F, B) -> (M, B, F)``: themselves if they lie so already, each member aligned."""
+        rows = x.mT
+        if rows.stride()[1:] == (rows.shape[2], 1) and rows.stride(0) % _ALIGNMENT == 0:
+            return rows
+        return self._space(name, tuple(rows.shape), rows).copy_(rows)
 
 
 class PooledConvolution:
