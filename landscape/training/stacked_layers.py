@@ -64,7 +64,7 @@ class Workspace:
 
 
 class LinearLayer:
-    """W x + b, and ReLU if wanted; within, samples are rows: a few rows fill vector units, a few columns do not."""
+    """W x + b, and ReLU if wanted; within, samples are rows: few rows fill vector units, few columns do not."""
 
     def __init__(self, linear: nn.Linear, offset: int, rectified: bool) -> None:
         self.shape = (linear.out_features, linear.in_features)
