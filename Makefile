@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ENVIRONMENT := $(VENV)/.complete
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint format types imports bench-theta bench-x bench-large bench-hessian clean
+.PHONY: help demo test test-slow lint format types imports bench-theta bench-x bench-large bench-hessian bench-training clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ bench-large: $(ENVIRONMENT)  ## Memory and time of a level-set distance with 1 M
 bench-hessian: $(ENVIRONMENT)  ## Five Hessian eigenpairs against other tools (about an hour or more)
 	$(BIN)/python benchmarks/hessian.py --workloads cnn mlp
 	$(BIN)/python benchmarks/hessian.py --workloads resnet20 --rounds 2 --trajectory adam sgd --layouts
+
+bench-training: $(ENVIRONMENT)  ## Seconds of an epoch against a plain PyTorch loop (ten minutes)
+	$(BIN)/python benchmarks/training.py --optimizer sgd adam --rounds 2
 
 clean:  ## Remove the environment and all caches
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
