@@ -117,9 +117,10 @@ def _print_forecast(cells: Sequence[Cell], inputs: dict[str, Any], stack: int | 
         return
     table = [(name, epochs, size, s.snapshots, show_bytes(s.num_bytes)) for name, epochs, size, s in rows]
     print_table(["run", "epochs", "stack", "snapshots", "size"], table)
+    processes = f"{workers} process" + ("es" if workers > 1 else "")
     note(
         f"{len(cells)} runs, {whole.snapshots} snapshots, {show_bytes(whole.num_bytes)}; about "
-        f"{show_seconds(whole.seconds)} on {workers} processes for what is not trained yet"
+        f"{show_seconds(whole.seconds)} on {processes} for what is not trained yet"
     )
 
 

@@ -407,7 +407,8 @@ def test_interrupted_sweep_leaves_quietly(
         "from importlib.metadata import entry_points\n"
         "list(entry_points(group='console_scripts', name='landscape'))[0].load()()"
     )
-    file = resolve("embedded:runs.toml")
+    file = tmp_path / "grid.toml"
+    file.write_text("[grid]\nseed = [0, 1]\n[fixed]\nbatch_size = 128\nepochs = 50", encoding="utf-8")
     run = subprocess.Popen(
         [sys.executable, "-c", script, "sweep", file, "--output", tmp_path / "runs", "--workers", "2"],
         stdout=subprocess.DEVNULL,
@@ -415,19 +416,57 @@ def test_interrupted_sweep_leaves_quietly(
         text=True,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 60
-    while run.poll() is None and not begun(run.pid, tmp_path / "runs"):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    send(run.pid, signal.SIGINT)
-    _, errors = run.communicate(timeout=60)
-    assert run.returncode != 0
-    assert "Traceback" not in errors
-    for _ in range(200):
-        if not alive(run.pid):
-            break
-        time.sleep(0.05)
-    assert alive(run.pid) == []
+    try:
+        deadline = time.monotonic() + 120
+        while run.poll() is None and not begun(run.pid, tmp_path / "runs"):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        send(run.pid, signal.SIGINT)
+        _, errors = run.communicate(timeout=60)
+        assert run.returncode != 0
+        assert "Traceback" not in errors
+        for _ in range(200):
+            if not alive(run.pid):
+                break
+            time.sleep(0.05)
+        assert alive(run.pid) == []
+    finally:
+        if alive(run.pid):
+            os.killpg(run.pid, signal.SIGKILL)
+            run.communicate()
+
+
+@pytest.mark.usefixtures("tiny_mnist")
+def test_forecast_and_status_of_a_sweep(invoke: Invoke, tmp_path: Path) -> None:
+    """Both before and after one of the runs was trained; neither writes anything."""
+    file, runs = tmp_path / "grid.toml", tmp_path / "runs"
+    file.write_text('[grid]\nseed = [0, 1, 2]\n[fixed]\ndataset = "tiny"\nepochs = 2\nbatch_size = 64')
+    sweep = ("sweep", file, "--output", runs, "--workers", "1")
+    before = json.loads(invoke(*sweep, "--dry-run", "--json").stdout)["results"]
+    assert not runs.exists()
+    trained = ("--dataset", "tiny", "--epochs", "2", "--batch-size", "64", "--seed", "1")
+    assert invoke("train", *trained, "--output", runs / "sgd_lr0.1_b64_tiny_seed1").exit_code == 0
+    after = json.loads(invoke(*sweep, "--dry-run", "--json").stdout)["results"]
+    size = sum(f.stat().st_size for f in (runs / "sgd_lr0.1_b64_tiny_seed1" / "segments").iterdir())
+    assert [run["bytes"] for run in before["runs"]] == pytest.approx([size] * 3, rel=0.02)
+    assert before["forecast"]["bytes"] == after["forecast"]["bytes"] == sum(r["bytes"] for r in before["runs"])
+    assert before["forecast"]["seconds"] > 0 and after["forecast"]["seconds"] > 0
+    status = json.loads(invoke(*sweep, "--status", "--json").stdout)["results"]["runs"]
+    assert [run["state"] for run in status] == ["absent", "completed", "absent"]
+    assert [(run["epochs"], run["of"]) for run in status] == [(0, 2), (2, 2), (0, 2)]
+    printed = invoke(*sweep, "--status")
+    assert len(printed.stdout.splitlines()) == 4 and "2 absent, 1 completed" in printed.stderr
+    told = invoke(*sweep, "--dry-run", "--stack", "2")
+    assert "3 runs" in told.stderr and [line.split()[2] for line in told.stdout.splitlines()[1:]] == [
+        "2",
+        "1",
+        "2",
+    ]
+
+
+def test_a_sweep_that_is_not_there(invoke: Invoke, tmp_path: Path) -> None:
+    result = invoke("sweep", tmp_path / "absent.toml", "--output", tmp_path / "x", "--dry-run")
+    assert result.exit_code == 1 and "paper-small" in result.stderr and not (tmp_path / "x").exists()
 
 
 def test_dry_run_of_the_shipped_sweep(invoke: Invoke, tmp_path: Path) -> None:
