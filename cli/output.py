@@ -72,14 +72,14 @@ def show(value: Any) -> str:
 def show_bytes(count: float) -> str:
     """An amount of memory with three digits and a unit."""
     for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
+        if count < 999.5:  # else it would be shown as 1e+03
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.3g} TB"
 
 
 def show_seconds(seconds: float) -> str:
-    """A time in the two largest units that it has."""
+    """A time in seconds, minutes, hours or days."""
     minutes, hours = seconds / 60, seconds / 3600
     if minutes < 1:
         return f"{seconds:.0f} s"

@@ -29,3 +29,13 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture
 def generator() -> torch.Generator:
     return torch.Generator().manual_seed(20)
+
+
+@pytest.fixture
+def small_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part of MNIST under a name of its own."""
+    from small_runs import SMALL, small_mnist
+
+    from landscape.problem.datasets import DATASETS
+
+    monkeypatch.setitem(DATASETS, SMALL, small_mnist)

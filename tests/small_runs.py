@@ -59,6 +59,24 @@ def small_config(**changes: Any) -> TrainingConfig:
     return TrainingConfig(**(settings | changes))
 
 
+class StopHereError(Exception):
+    """Raised by a test in the middle of a run."""
+
+
+def interrupt(config: TrainingConfig, path: Path, after: int) -> None:
+    """Train until so many samples were seen."""
+    seen = 0
+
+    def advance(samples: int) -> None:
+        nonlocal seen
+        seen += samples
+        if seen >= after:
+            raise StopHereError
+
+    with pytest.raises(StopHereError):
+        train(config, path, advance=advance)
+
+
 def segment_names(path: Path | str) -> list[str]:
     """Names of the sealed segments, which carry the digests of their contents."""
     return sorted(file.name for file in (Path(path) / "segments").iterdir())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import math
 import sys
@@ -15,11 +16,16 @@ from oracles import distance_to_quadric, quadratic, ray_scan, rotation, small_ne
 from torch import Generator, Tensor
 
 from landscape.objectives import FunctionObjective, objective
+from landscape.problem.datasets import DATASETS, load_dataset
+from landscape.problem.models import model_with
+from landscape.snapshots import load_snapshot
+from landscape.training.evaluate import evaluate
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 reference: Any = importlib.import_module("reference_theta")
 rivals: Any = importlib.import_module("rivals_theta")
 benchmark: Any = importlib.import_module("level_set_theta")
+training: Any = importlib.import_module("training")
 
 SPECTRUM = torch.tensor([9.0, 5, 3, 1, 0.5, 0.1, 0, -0.05], dtype=torch.float64)
 LEVELS = (0.3, 0.7, 2.0)
@@ -199,3 +205,17 @@ def measured(ours: list[float], reference: list[float]) -> dict[str, Any]:
         "best": best,
         "rivals": {"line": [2 * b for b in best]},
     }
+
+
+def test_the_plain_loop_measures_what_we_measure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loss and three accuracies of one network on one part of the data."""
+    monkeypatch.setitem(DATASETS, training.PART, functools.partial(training.part_of_mnist, 1200))
+    train, test = (load_dataset(training.PART, split) for split in ("train", "test"))
+    snapshot = load_snapshot("embedded:runs/adam_lr0.0015_b16_seed0")
+    model = model_with(snapshot.model, snapshot.model_args, snapshot.parameters)
+    expected = evaluate(model, train, test, 0.1)
+    loss, accuracies = training.plain_evaluation(model, train, test, 0.1)
+    names = ("clean_accuracy", "fgsm_accuracy_published", "fgsm_accuracy_exact")
+    assert loss == pytest.approx(expected["train_loss"], rel=1e-3)
+    assert accuracies == pytest.approx([expected[name] for name in names], abs=0.011)
+    assert expected["fgsm_accuracy_exact"] < 0.95

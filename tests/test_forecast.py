@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_runs import COUNTS, SMALL, small_config, small_mnist
+from small_runs import COUNTS, StopHereError, small_config
 
 from landscape.errors import ConfigurationError
-from landscape.problem.datasets import DATASETS
 from landscape.snapshots import Role, open_run, run_status
 from landscape.training.config import TrainingConfig
 from landscape.training.forecast import Forecaster, Speed, measure_speed, rows_of_segments, storage_of
@@ -21,9 +20,7 @@ from landscape.training.sweep import cells_of, stacks_of
 N = COUNTS["train"]
 
 
-@pytest.fixture(autouse=True)
-def small_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(DATASETS, SMALL, small_mnist)
+pytestmark = pytest.mark.usefixtures("small_data")
 
 
 # ---- grids that ship
@@ -126,6 +123,27 @@ def test_what_is_stored_is_not_forecast_again(tmp_path: Path) -> None:
     assert forecaster.forecast(stacks_of(cells, 2, forecaster.stack_size), 2).seconds == 0
 
 
+def test_what_has_ended_does_not_decide_about_stacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two runs of many have ended: the others are measured, and stacked, as if there were no such runs."""
+    told: list[int] = []
+
+    def measured(config: TrainingConfig, most: int) -> Speed:
+        told.append(most)
+        return Speed({size: 1 / size for size in (1, 2, 5, 10) if size <= most}, 0.0)
+
+    monkeypatch.setattr("landscape.training.forecast.measure_speed", measured)
+    cells = cells_of([small_config(seed=seed) for seed in range(12)], tmp_path)
+    for cell in cells[:2]:
+        train(cell.config, cell.directory)
+    forecaster = Forecaster()
+    stacks = stacks_of(cells, 1, forecaster.stack_size)
+    assert [len(stack) for stack in stacks] == [2, 10] and told == [10]
+    assert forecaster.forecast(stacks, 1).seconds == pytest.approx(10 * 3 * 32 / 10)
+    again = Forecaster()
+    assert again.stack_size([cell.config for cell in cells[:2]]) == 2
+    assert again.stack_size([cell.config for cell in cells]) == 10
+
+
 def test_a_grid_that_cannot_be_measured_is_left_to_its_runs(tmp_path: Path) -> None:
     configs = [small_config(dataset="absent", seed=seed) for seed in range(3)]
     assert Forecaster().stack_size(configs) == 1
@@ -170,10 +188,6 @@ def test_only_alike_runs_are_stacked(tmp_path: Path) -> None:
 
 
 # ---- how far a run has come
-
-
-class StopHereError(Exception):
-    """Raised by a test in the middle of a run."""
 
 
 def test_status_of_a_run(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_runs import COUNTS, SMALL, segment_names, small_config, small_mnist, stored_files
+from small_runs import COUNTS, SMALL, interrupt, segment_names, small_config, small_mnist, stored_files
 from torch import Generator, Tensor, nn
 
 from landscape.errors import ConfigurationError, CorruptSnapshotError, LandscapeError, ModelError, SnapshotError
@@ -37,9 +37,7 @@ from landscape.training.stacked_optimizers import restore_state, stacked_optimiz
 N = COUNTS["train"]
 
 
-@pytest.fixture(autouse=True)
-def small_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(DATASETS, SMALL, small_mnist)
+pytestmark = pytest.mark.usefixtures("small_data")
 
 
 def initialised(name: str, arguments: dict[str, Any], seed: int) -> nn.Sequential:
@@ -273,26 +271,13 @@ def test_together_as_alone(tmp_path: Path, name: str) -> None:
         assert (open_run(tmp_path / f"alone-{i}").provenance or {})["engine"] == STACKED
 
 
-class StopHereError(Exception):
-    """Raised by a test in the middle of a run."""
-
-
 @pytest.mark.parametrize("settings", [{}, {"momentum": 0.9}, {"optimizer": "adam", "learning_rate": 0.002}])
 def test_stopped_one_by_one_and_resumed_together(tmp_path: Path, settings: dict[str, Any]) -> None:
     """Runs that stand at different samples meet, and end in the bytes that they would have had."""
     configs = [small_config(seed=seed, snapshot_every=16, **settings) for seed in range(3)]
     runs = [(config, tmp_path / f"cut-{config.seed}") for config in configs]
     for (config, path), after in zip(runs, (0, 700, 1300), strict=True):
-        seen = 0
-
-        def advance(samples: int, until: int = after) -> None:
-            nonlocal seen
-            seen += samples
-            if seen >= until:
-                raise StopHereError
-
-        with pytest.raises(StopHereError):
-            train(config, path, advance=advance)
+        interrupt(config, path, after)
     told: list[int] = []
     epochs: list[tuple[str, float]] = []
     results = train_together(
@@ -366,15 +351,7 @@ def test_a_run_goes_on_as_it_was_begun(tmp_path: Path, monkeypatch: pytest.Monke
     with monkeypatch.context() as patch:
         patch.setattr("landscape.training.engines.stackable", lambda *arguments: False)
         train(config, tmp_path / "whole")
-        told: list[int] = []
-
-        def advance(samples: int) -> None:
-            told.append(samples)
-            if sum(told) > N + 100:
-                raise StopHereError
-
-        with pytest.raises(StopHereError):
-            train(config, tmp_path / "cut", advance=advance)
+        interrupt(config, tmp_path / "cut", N + 100)
     train_together([(config, tmp_path / "cut"), (small_config(seed=1), tmp_path / "other")])
     train(config, tmp_path / "stacked")
     assert stored_files(tmp_path / "cut") == stored_files(tmp_path / "whole")

@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from small_runs import SMALL, run_driver, segment_names, small_config, small_mnist, stored_files
+from small_runs import SMALL, interrupt, run_driver, segment_names, small_config, stored_files
 
 from landscape.engine import Outcome
 from landscape.errors import ConfigurationError, RunBusyError, RunConflictError
-from landscape.problem.datasets import DATASETS, load_dataset
+from landscape.problem.datasets import load_dataset
 from landscape.problem.models import build_model
 from landscape.snapshots import RunWriter, open_run
 from landscape.training.config import TrainingConfig
@@ -19,10 +19,7 @@ from landscape.training.grid import read_sweep, run_name
 from landscape.training.loop import describe, train
 from landscape.training.sweep import Cell, CellResult, cells_of, sweep, train_cells
 
-
-@pytest.fixture(autouse=True)
-def small_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(DATASETS, SMALL, small_mnist)
+pytestmark = pytest.mark.usefixtures("small_data")
 
 
 def read(folder: Path, text: str) -> list[TrainingConfig]:
@@ -188,15 +185,8 @@ def test_every_cell_is_trained_and_then_left_alone(tmp_path: Path) -> None:
 
 
 def test_what_was_begun_goes_on(tmp_path: Path) -> None:
-    class StopHereError(Exception):
-        pass
-
-    def stop(samples: int) -> None:
-        raise StopHereError
-
     path = tmp_path / run_name(CONFIGS[1])
-    with pytest.raises(StopHereError):
-        train(CONFIGS[1], path, advance=stop)
+    interrupt(CONFIGS[1], path, 1)
     assert segment_names(path) == []
     assert [outcome.error for outcome in trained(tmp_path)] == [None] * 3
     train(CONFIGS[1], tmp_path / "alone")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_runs import COUNTS, SMALL, segment_names, small_config, small_mnist, stored_files
+from small_runs import COUNTS, SMALL, StopHereError, interrupt, segment_names, small_config, stored_files
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -23,7 +23,7 @@ from landscape.errors import (
     RunBusyError,
     RunConflictError,
 )
-from landscape.problem.datasets import DATASETS, load_dataset
+from landscape.problem.datasets import load_dataset
 from landscape.problem.models import build_model, initialise, model_with
 from landscape.snapshots import Role, Run, RunWriter, load_snapshot, open_run, snapshot_of, unflatten, verify_run
 from landscape.training import engines, loop, progress
@@ -36,9 +36,7 @@ from landscape.training.optimizers import build_optimizer, optimizer_state, rest
 N = COUNTS["train"]
 
 
-@pytest.fixture(autouse=True)
-def small_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(DATASETS, SMALL, small_mnist)
+pytestmark = pytest.mark.usefixtures("small_data")
 
 
 def run_of(path: Path, **changes: Any) -> Run:
@@ -197,24 +195,6 @@ def test_progress_adds_up(tmp_path: Path) -> None:
 
 
 # ---- resuming
-
-
-class StopHereError(Exception):
-    """Raised by a test in the middle of a run."""
-
-
-def interrupt(config: TrainingConfig, path: Path, after: int) -> None:
-    """Train until so many samples were seen."""
-    seen = 0
-
-    def advance(samples: int) -> None:
-        nonlocal seen
-        seen += samples
-        if seen >= after:
-            raise StopHereError
-
-    with pytest.raises(StopHereError):
-        train(config, path, advance=advance)
 
 
 def test_a_completed_run_returns_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_runs import SMALL, run_driver, segment_names, small_config, small_mnist, stored_files
+from small_runs import interrupt, run_driver, segment_names, small_config, stored_files
 
 from landscape.errors import ConfigurationError, CorruptSnapshotError, SnapshotError
-from landscape.problem.datasets import DATASETS
 from landscape.snapshots import RunWriter, Segment, open_run
 from landscape.training import progress
 from landscape.training.loop import train
@@ -152,28 +151,14 @@ def test_the_killing_is_thorough(results: Any) -> None:
 ADAM = {"optimizer": "adam", "learning_rate": 0.002}
 
 
-class StopHereError(Exception):
-    pass
-
-
 @pytest.fixture(autouse=True)
-def small_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(DATASETS, SMALL, small_mnist)
+def short_segments(small_data: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "SEGMENT_SNAPSHOTS", 4)
 
 
 def stopped(path: Path, **settings: Any) -> None:
     """A run that was stopped in the middle of its second epoch, one segment of which is sealed."""
-    seen = 0
-
-    def advance(samples: int) -> None:
-        nonlocal seen
-        seen += samples
-        if seen > 512 + 300:
-            raise StopHereError
-
-    with pytest.raises(StopHereError):
-        train(small_config(**settings), path, advance=advance)
+    interrupt(small_config(**settings), path, 512 + 301)
     assert len(segment_names(path)) == 3
 
 

@@ -99,7 +99,7 @@ class ModuleEngine:
     """One run: PyTorch's modules, autograd and optimizer."""
 
     def __init__(self, config: TrainingConfig, bench: Bench, standpoint: Standpoint) -> None:
-        self._config, self._bench = config, bench
+        self._bench = bench
         self._loss = loss_by_name(config.loss)
         self._model = build_model(config.model, config.model_args)
         self._model.to(memory_format=torch.channels_last)

@@ -71,13 +71,14 @@ class Forecaster:
 
     def __init__(self) -> None:
         self._speeds: dict[str, Speed] = {}
+        self._most: dict[str, int] = {}  # runs that there were when a speed was measured
         self._storage: dict[str, Storage] = {}
 
     def speed(self, configs: Sequence[TrainingConfig]) -> Speed:
         """Speed of some alike runs."""
-        key = shared_settings(configs[0])
-        if key not in self._speeds:
-            self._speeds[key] = measure_speed(configs[0], len(configs))
+        key, most = shared_settings(configs[0]), len(configs)
+        if key not in self._speeds or most > self._most[key]:
+            self._speeds[key], self._most[key] = measure_speed(configs[0], most), most
         return self._speeds[key]
 
     def stack_size(self, configs: Sequence[TrainingConfig]) -> int:
@@ -100,15 +101,20 @@ class Forecaster:
         """Forecast for stacks of runs, without what is stored of them already."""
         seconds, stored = 0.0, Storage(0, 0)
         for cells in stacks:
-            speed = self.speed([cell.config for cell in cells])
+            configs = [cell.config for cell in cells]
+            count = len(load_dataset(configs[0].dataset, "train"))
             for cell in cells:
-                config, status = cell.config, run_status(cell.directory)
-                left = 0.0 if status.ended else 1 - status.epochs / config.epochs
-                count = len(load_dataset(config.dataset, "train"))
-                seconds += left * speed.of_run(config, len(cells), count)
-                of_run = self.storage(config)
+                if left := _share_left(cell):
+                    seconds += left * self.speed(configs).of_run(cell.config, len(cells), count)
+                of_run = self.storage(cell.config)
                 stored = Storage(stored.snapshots + of_run.snapshots, stored.num_bytes + of_run.num_bytes)
         return Forecast(seconds / min(workers, max(len(stacks), 1)), stored.num_bytes, stored.snapshots)
+
+
+def _share_left(cell: Cell) -> float:
+    """What share of a run is not trained yet."""
+    status = run_status(cell.directory)
+    return 0.0 if status.ended else max(0.0, 1 - status.epochs / cell.config.epochs)
 
 
 def storage_of(config: TrainingConfig) -> Storage:

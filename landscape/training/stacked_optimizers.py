@@ -1,6 +1,6 @@
 """SGD and Adam for several runs at once, as PyTorch has them; each run has a learning rate of its own.
 
-One optimizer of PyTorch's for each run takes a fifth of a small step. Only operations that round once are used, so
+Optimizers of PyTorch's, one for each run, cost many calls in a step. Only operations that round once are used, so
 that the bits of a run do not depend on where in the stack it lies.
 """
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -51,8 +50,8 @@ def sweep(
 ) -> Iterator[Outcome[Cell, CellResult]]:
     """Train all runs of a grid, resuming what was begun; yields them as their stacks end.
 
-    A run that fails is yielded with its error; the others go on. The runs of a stack that killed its process are
-    tried again one at a time, so that only the one that does it fails.
+    A run that fails is yielded with its error; the others go on. The runs of a stack that killed its process, or
+    found no memory, are tried again one at a time, so that only the one that does it fails.
 
     Args:
         cells: What to train.
@@ -62,7 +61,8 @@ def sweep(
     """
     alone: list[tuple[Cell, ...]] = []
     for outcome in run_tasks(make_executor, train_cells, stacks_of(cells, workers, stack_size), window=workers):
-        if isinstance(outcome.error, BrokenExecutor) and len(outcome.task) > 1:
+        unforeseen = outcome.error is not None and not isinstance(outcome.error, LandscapeError)
+        if unforeseen and len(outcome.task) > 1:
             alone.extend((cell,) for cell in outcome.task)
         else:
             yield from _by_cell(outcome)
@@ -76,7 +76,11 @@ def stacks_of(cells: Sequence[Cell], workers: int, stack_size: StackSize) -> lis
     for cell in cells:
         key = (run_status(cell.directory).ended, shared_settings(cell.config), cell.threads)
         alike.setdefault(key, []).append(cell)
-    return list(chain.from_iterable(_divide(some, workers, stack_size) for some in alike.values()))
+    return list(
+        chain.from_iterable(
+            _divide(some, workers, len if ended else stack_size) for (ended, *_), some in alike.items()
+        )
+    )
 
 
 def _divide(cells: Sequence[Cell], workers: int, stack_size: StackSize) -> Iterator[tuple[Cell, ...]]:
