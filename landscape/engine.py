@@ -124,9 +124,12 @@ class _LocalExecutor(ProcessPoolExecutor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         # Public from Python 3.14 on, as `terminate_workers`.
         processes = list((self._processes or {}).values()) if cancel_futures else []
+        manager: Any = self._executor_manager_thread
         super().shutdown(wait and not processes, cancel_futures=cancel_futures)
         for process in processes:
             process.terminate()
+        if processes and manager is not None:
+            manager.join()  # the interpreter, leaving meanwhile, would wake it through a pipe that it just closed
 
 
 @contextmanager
