@@ -21,7 +21,11 @@ COUNT = click.IntRange(1, 1024)
 # Of samples, epochs and the like: whatever fits an index.
 SIZE = click.IntRange(1, 2**31 - 1)
 
-AT_HELP = "Position in the run: last, best, first, epoch=5, samples=102400 or index=12."
+AT_HELP = (
+    "Position in the run: last, first, epoch=5, samples=102400, index=12, or best: the end of the epoch with the "
+    "best accuracy under FGSM among those within 0.005 of the best clean accuracy; best=exact judges by exact "
+    "gradients, best=published,0.02 has another tolerance."
+)
 
 seed = click.option(
     "--seed", default=0, type=click.IntRange(0, 2**63 - 1), help="Seed of everything that is drawn."

@@ -90,6 +90,31 @@ def test_positions(stored: Path, at: str, index: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("at", "epoch"),
+    [
+        ("best=published", 3),
+        ("best=exact", 2),
+        ("best=published,1", 1),
+        ("best=published,0", 2),
+        ("best=exact,1", 4),
+    ],
+)
+def test_the_rule_of_the_best(tmp_path: Path, at: str, epoch: int) -> None:
+    metrics = {**NO_METRICS, "clean_accuracy": CLEAN, "fgsm_accuracy_published": ROBUST,
+               "fgsm_accuracy_exact": np.array([0.2, 0.3, 0.1, 0.5, 0.1])}  # fmt: skip
+    run = open_run(store(tmp_path / "run", metrics))
+    assert run.epoch[select_index(run, at)] == epoch
+
+
+@pytest.mark.parametrize(
+    "at", ["best=", "best=median", "best=exact,", "best=exact,-1", "best=exact,nan", "best=exact,1,2"]
+)
+def test_rules_that_mean_nothing(stored: Path, at: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"choose published or exact|tolerance"):
+        select_index(open_run(stored), at)
+
+
+@pytest.mark.parametrize(
     ("at", "available"),
     [("epoch=9", r"\[2, 3, 4, 5\]"), ("epoch=0", r"\[1, 2, 3, 4\]"), ("samples=2049", r"\[1024, 2048, 3072, 4096"),
      ("index=15", "0 to 14"), ("samples=123456789012345678", r"15360\]")],

@@ -8,13 +8,14 @@ from landscape.snapshots.locate import find_runs, is_run, resolve
 from landscape.snapshots.pack import pack_run
 from landscape.snapshots.reader import Run, open_run
 from landscape.snapshots.segment import Role, Segment
-from landscape.snapshots.select import select_index
+from landscape.snapshots.select import BestRule, best_epochs, select_index
 from landscape.snapshots.status import RunStatus, run_status
 from landscape.snapshots.thin import thin_run
 from landscape.snapshots.verify import Verification, verify_run
 from landscape.snapshots.writer import RunWriter
 
 __all__ = [
+    "BestRule",
     "Layout",
     "ParameterSlot",
     "Position",
@@ -26,6 +27,7 @@ __all__ = [
     "Segment",
     "Snapshot",
     "Verification",
+    "best_epochs",
     "find_runs",
     "flatten",
     "is_run",

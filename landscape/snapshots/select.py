@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,13 +11,44 @@ from landscape.errors import ConfigurationError, MissingSnapshotError
 from landscape.snapshots.reader import Run, check_index
 from landscape.snapshots.segment import Array, Role
 
-ROBUSTNESS = "fgsm_accuracy_published"
 ACCURACY = "clean_accuracy"
-# An epoch is as good as the best one when its clean accuracy is at most this much lower.
-ACCURACY_TOLERANCE = 0.005
+READINGS = ("published", "exact")
 # Accuracies are multiples of 1e-4 or so; without it their rounding would decide at the very edge.
 _ROUNDING = 1e-9
-FORMS = "last, first, best, epoch=N, samples=N or index=N"
+FORMS = "last, first, best, best=READING, best=READING,TOLERANCE, epoch=N, samples=N or index=N"
+
+
+@dataclass(frozen=True)
+class BestRule:
+    """Which epoch is best: the most robust of those with clean accuracy near the run's best.
+
+    Written ``best``, ``best=exact`` or ``best=exact,0.01``; with a tolerance of 1 all epochs are near enough.
+    """
+
+    reading: str = READINGS[0]  # of accuracy under FGSM
+    tolerance: float = 0.005  # by how much clean accuracy may lie below the best one
+
+    def __post_init__(self) -> None:
+        if self.reading not in READINGS:
+            raise ConfigurationError(f"the reading {self.reading!r} is unknown; choose {' or '.join(READINGS)}.")
+        if not 0 <= self.tolerance <= 1:
+            raise ConfigurationError(
+                f"the tolerance {self.tolerance} cannot be; pass a share from 0 to 1, such as 0.005."
+            )
+
+    @property
+    def robustness(self) -> str:
+        """The metric that decides."""
+        return f"fgsm_accuracy_{self.reading}"
+
+    @classmethod
+    def parse(cls, text: str) -> BestRule:
+        """The rule from ``READING`` or ``READING,TOLERANCE``."""
+        reading, comma, tolerance = text.partition(",")
+        try:
+            return cls(reading, float(tolerance)) if comma else cls(reading)
+        except ValueError as error:
+            raise ConfigurationError(f"the tolerance {tolerance!r} is no number; write {FORMS}.") from error
 
 
 def epoch_end_rows(run: Run) -> dict[int, int]:
@@ -41,17 +73,17 @@ def _metric(run: Run, name: str) -> Array:
     return run.metrics[name]
 
 
-def best_epochs(run: Run) -> list[int]:
+def best_epochs(run: Run, rule: BestRule = BestRule()) -> list[int]:
     """Epochs with clean accuracy near the run's best, the most robust first, earlier ones before equal ones."""
-    accuracy, robustness = _metric(run, ACCURACY), _metric(run, ROBUSTNESS)
-    near = accuracy >= np.nanmax(accuracy) - ACCURACY_TOLERANCE - _ROUNDING
+    accuracy, robustness = _metric(run, ACCURACY), _metric(run, rule.robustness)
+    near = accuracy >= np.nanmax(accuracy) - rule.tolerance - _ROUNDING
     usable = np.flatnonzero(near & np.isfinite(robustness))
     order = sorted(usable, key=lambda place: (-robustness[place], run.metrics["epoch"][place]))
     return [int(run.metrics["epoch"][place]) for place in order]
 
 
-def _best(run: Run) -> int:
-    rows, epochs = epoch_end_rows(run), best_epochs(run)
+def _best(run: Run, rule: BestRule = BestRule()) -> int:
+    rows, epochs = epoch_end_rows(run), best_epochs(run, rule)
     stored = [epoch for epoch in epochs if epoch in rows]
     if not stored:
         raise MissingSnapshotError(
@@ -85,6 +117,8 @@ def select_index(run: Run, at: str) -> int:
     if at in _WORDS:
         return _WORDS[at](run)
     name, _, number = at.partition("=")
+    if name == "best":
+        return _best(run, BestRule.parse(number))
     if name not in _NUMBERS or not (number.isascii() and number.isdigit()) or len(number) > 18:
         raise ConfigurationError(f"Got the position {at!r}; it must be {FORMS}.")
     return _NUMBERS[name](run, int(number))
