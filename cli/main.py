@@ -22,6 +22,7 @@ COMMANDS = (
     "attack",
     "measure",
     "correlate",
+    "paper",
     "theory",
 )
 

@@ -33,15 +33,28 @@ def fgsm(model: nn.Module, x: Tensor, y: Tensor, eps: float, loss: str = EXACT) 
     Raises:
         ConfigurationError: If ε is negative or not finite, or ``x`` leaves [0, 1].
     """
+    _check(eps, x)
+    return x.clone() if eps == 0 else perturbed(x, gradient_sign(model, x, y, loss), eps)
+
+
+def gradient_sign(model: nn.Module, x: Tensor, y: Tensor, loss: str = EXACT) -> Tensor:
+    """The direction of FGSM, sign ∇_x loss, which all radii share; arguments as in `fgsm`."""
+    _check(0.0, x)
+    return _gradient(model, x, y, loss).sign()
+
+
+def perturbed(x: Tensor, sign: Tensor, eps: float) -> Tensor:
+    """Images clip(x + ε sign, 0, 1)."""
+    return (x + eps * sign).clamp(0, 1)
+
+
+def _check(eps: float, x: Tensor) -> None:
     if not 0 <= eps < float("inf"):
         raise ConfigurationError(f"ε = {eps} cannot be an attack radius; pass a finite number ≥ 0, such as 0.3.")
     if not (x.min() >= 0 and x.max() <= 1):  # NaN is refused too
         raise ConfigurationError(
             f"images lie in [{x.min():.3g}, {x.max():.3g}]; attacks work on [0, 1]: normalise inside the model."
         )
-    if eps == 0:
-        return x.clone()
-    return (x + eps * _gradient(model, x, y, loss).sign()).clamp(0, 1)
 
 
 def _gradient(model: nn.Module, x: Tensor, y: Tensor, loss: str) -> Tensor:

@@ -1,6 +1,7 @@
 """The store of training runs: immutable HDF5 segments, written durably, read with suspicion."""
 
 from landscape.snapshots.description import RunDescription
+from landscape.snapshots.history import History, run_history
 from landscape.snapshots.image import segment_size
 from landscape.snapshots.layout import Layout, ParameterSlot, flatten, layout_of, num_parameters, unflatten
 from landscape.snapshots.load import Position, Snapshot, load_snapshot, snapshot_of
@@ -16,6 +17,7 @@ from landscape.snapshots.writer import RunWriter
 
 __all__ = [
     "BestRule",
+    "History",
     "Layout",
     "ParameterSlot",
     "Position",
@@ -37,6 +39,7 @@ __all__ = [
     "open_run",
     "pack_run",
     "resolve",
+    "run_history",
     "run_status",
     "segment_size",
     "select_index",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,22 +64,31 @@ def nearest(values: Array, wanted: int, count: int = 4) -> list[int]:
     return sorted(sorted(distinct, key=lambda value: abs(value - wanted))[:count])
 
 
-def _metric(run: Run, name: str) -> Array:
-    if name not in run.metrics or not np.isfinite(run.metrics[name]).any():
-        raise MissingSnapshotError(
-            f"{run.path} stores no values of the metric {name!r}, which 'best' needs (it has "
-            f"{sorted(run.metrics)}). Use 'last' or 'epoch=N'."
-        )
-    return run.metrics[name]
+def best_of(metrics: Mapping[str, Array], rule: BestRule) -> list[int]:
+    """Epochs with clean accuracy near the best, the most robust first, earlier ones before equal ones.
+
+    Args:
+        metrics: Columns ``(m,)`` at the ends of m epochs.
+        rule: What is best. Epochs whose clean accuracy or robustness is not a number are none of them.
+    """
+    accuracy, robustness = metrics[ACCURACY], metrics[rule.robustness]
+    usable = np.flatnonzero(np.isfinite(accuracy) & np.isfinite(robustness))
+    if not usable.size:
+        return []
+    near = accuracy[usable] >= np.nanmax(accuracy) - rule.tolerance - _ROUNDING
+    order = sorted(usable[near], key=lambda place: (-robustness[place], metrics["epoch"][place]))
+    return [int(metrics["epoch"][place]) for place in order]
 
 
 def best_epochs(run: Run, rule: BestRule = BestRule()) -> list[int]:
-    """Epochs with clean accuracy near the run's best, the most robust first, earlier ones before equal ones."""
-    accuracy, robustness = _metric(run, ACCURACY), _metric(run, rule.robustness)
-    near = accuracy >= np.nanmax(accuracy) - rule.tolerance - _ROUNDING
-    usable = np.flatnonzero(near & np.isfinite(robustness))
-    order = sorted(usable, key=lambda place: (-robustness[place], run.metrics["epoch"][place]))
-    return [int(run.metrics["epoch"][place]) for place in order]
+    """Epochs of a run as in `best_of`; MissingSnapshotError if it stores no such metrics."""
+    for name in (ACCURACY, rule.robustness):
+        if name not in run.metrics or not np.isfinite(run.metrics[name]).any():
+            raise MissingSnapshotError(
+                f"{run.path} stores no values of the metric {name!r}, which 'best' needs (it has "
+                f"{sorted(run.metrics)}). Use 'last' or 'epoch=N'."
+            )
+    return best_of(run.metrics, rule)
 
 
 def _best(run: Run, rule: BestRule = BestRule()) -> int:
