@@ -179,7 +179,7 @@ def _drawings(
         return drawing.draw_layer_widths(found) if found else None
 
     def radii() -> Figure | None:
-        attacked = [study.attack_model(role, run, samples, device) for role, run in models]
+        attacked = [study.attack_model(model, samples, device) for model in models]
         return drawing.draw_accuracy_over_radius(attacked) if attacked else None
 
     def images() -> Figure | None:

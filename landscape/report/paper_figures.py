@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -31,7 +32,7 @@ RED, BLACK = "#B2182B", "#000000"
 DASHES: Mapping[str, tuple[int, tuple[int, ...]]] = {"published": (0, (4, 2)), "exact": (0, ())}
 WORDS = {"published": "as published (float32)", "exact": "exact gradients"}
 _NAMES = {"adam": "Adam", "sgd": "SGD"}
-_DOT = {"linestyle": "none", "marker": ".", "markersize": 1.5, "alpha": 0.35, "markeredgewidth": 0}
+_DOT: dict[str, Any] = {"linestyle": "none", "marker": ".", "markersize": 1.5, "alpha": 0.35, "markeredgewidth": 0}
 
 
 def save_figure(
@@ -51,27 +52,39 @@ def draw_learning_curve(curve: LearningCurve) -> Figure:
     """Figures 1 and 2: loss, step norm, clean accuracy and both accuracies under FGSM, against epochs."""
     figure = new_figure(5.2, 5.0)
     loss, step, accuracy = figure.subplots(3, 1, sharex=True, height_ratios=(1, 1, 1.3))
+    _draw_losses(loss, curve)
+    _draw_step_norms(step, curve)
     epochs, metrics = curve.metrics["epoch"], curve.metrics
-    visible = curve.batch_loss > 0
-    loss.plot(curve.positions[visible], curve.batch_loss[visible], color=BLUE, zorder=2, **_DOT)
-    loss.plot(epochs, metrics["train_loss"], color=BLUE, zorder=3, label="all training data")
-    loss.set(yscale="log", ylabel="loss (nat)")
-    moved = curve.step_norm > 0
-    step.plot(curve.positions[moved], curve.step_norm[moved], color=BLACK, zorder=2, **_DOT)
-    step.plot(*_medians(curve.positions, curve.step_norm), color=BLACK, zorder=3)
-    step.set(yscale="log", ylabel=r"step norm $\|\theta^k-\theta^{k-1}\|$")
     accuracy.plot(epochs, 100 * metrics["clean_accuracy"], color=RED, label="clean test data")
     for reading in READINGS:
         shares = 100 * metrics[f"fgsm_accuracy_{reading}"]
         accuracy.plot(epochs, shares, color=GREEN, linestyle=DASHES[reading], label=f"FGSM, {WORDS[reading]}")
     accuracy.set(ylim=(0, 101), xlabel="epoch", ylabel="accuracy (%)", xlim=(0, max(epochs[-1], 1)))
     accuracy.legend(loc="best", frameon=False)
-    hidden = len(visible) - int(visible.sum())
-    zeros = f"; {hidden} losses of exactly 0 are not shown" if hidden else ""
-    loss.set_title(f"points: batches, each 1024 samples or so; line: all training data{zeros}", loc="left")
-    step.set_title("points: single steps; line: median of an epoch", loc="left")
     figure.suptitle(f"{settings(curve.subject)}, seed {curve.subject.seed}", fontsize=8)
     return figure
+
+
+def _draw_losses(axes: Axes, curve: LearningCurve) -> None:
+    positive = curve.batch_loss > 0
+    axes.plot(curve.positions[positive], curve.batch_loss[positive], color=BLUE, zorder=2, **_DOT)
+    axes.plot(curve.metrics["epoch"], curve.metrics["train_loss"], color=BLUE, zorder=3)
+    zeros = len(positive) - int(positive.sum())
+    hidden = f"; {zeros} batch losses of exactly 0 are not shown" if zeros else ""
+    axes.set_title(f"points: single batches; line: all training data{hidden}", loc="left")
+    axes.set(yscale="log", ylabel="loss (nat)")
+
+
+def _draw_step_norms(axes: Axes, curve: LearningCurve) -> None:
+    moved = curve.step_norm > 0
+    if moved.any():
+        axes.plot(curve.positions[moved], curve.step_norm[moved], color=BLACK, zorder=2, **_DOT)
+        axes.plot(*_medians(curve.positions, curve.step_norm), color=BLACK, zorder=3)
+        axes.set_title("points: single steps; line: median of an epoch", loc="left")
+    else:  # of a thinned run only what was measured is left
+        axes.plot(curve.metrics["epoch"], curve.metrics["step_norm"], color=BLACK, marker=".")
+        axes.set_title("last step of each epoch", loc="left")
+    axes.set(yscale="log", ylabel=r"$\|\theta^k-\theta^{k-1}\|$")
 
 
 def _medians(positions: np.ndarray, values: np.ndarray) -> tuple[list[float], list[float]]:

@@ -26,12 +26,12 @@ _MARKDOWN = {"bold": "**{}**", "underlined": "<u>{}</u>", "": "{}"}
 _LATEX = {"bold": r"\textbf{{{}}}", "underlined": r"\underline{{{}}}", "": "{}"}
 _MISSING = "–"
 _EXPLANATION = (
-    "For each batch size B and learning rate, mean ± standard deviation over seeds: the epoch with the best accuracy "
-    "under FGSM (ε = {epsilon:g}) among those with a clean accuracy within {tolerance:g} points of the run's best, the "
-    "clean accuracy (acc) there, and the accuracy under FGSM (adv_acc) there, in percent. Epochs are counted from 1, "
-    "in the paper from 0. Set as in the paper, whose rule was inferred from its numbers: **bold** for acc ≥ 98 and "
-    "adv_acc ≥ 85, <u>underlined</u> for adv_acc ≥ 80, and for acc < 98 where adv_acc is set in either way. Rows "
-    "*paper*: what the text of the paper gives legibly; † marks rows that bear another label there."
+    "For each batch size B and learning rate, mean ± standard deviation over seeds: the epoch with the best "
+    "accuracy under FGSM (ε = {epsilon:g}) among those with a clean accuracy within {tolerance:g} points of the "
+    "run's best, the clean accuracy (acc) there, and the accuracy under FGSM (adv_acc) there, in percent. Epochs "
+    "are counted from 1, in the paper from 0. Set as in the paper, whose rule was inferred from its numbers: **bold** "
+    "for acc ≥ 98 and adv_acc ≥ 85, <u>underlined</u> for adv_acc ≥ 80, and for acc < 98 where adv_acc is set in "
+    "either way. Rows *paper*: what its text gives legibly; † marks rows that bear another label there."
 )
 
 

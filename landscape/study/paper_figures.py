@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from landscape.errors import MissingSnapshotError
 from landscape.problem.datasets import Dataset
 from landscape.robustness.accuracy import accuracy_curve, predict
 from landscape.robustness.fgsm import READINGS, fgsm
-from landscape.snapshots import Role, Run, snapshot_of
+from landscape.snapshots import Role, Run, open_run, snapshot_of
 from landscape.snapshots.select import epoch_end_rows
-from landscape.study.measure import load_problem
+from landscape.study.measure import Problem, load_problem
 from landscape.study.paper import AttackedImages, AttackedModel, Examples, LearningCurve
 from landscape.study.paper_runs import TrainedRun, nearest_run, open_trained_run
 
@@ -63,51 +63,63 @@ def _step_norms(run: Run, rows: Array) -> Array:
     return np.array(norms)
 
 
-def find_models(runs: Sequence[TrainedRun]) -> list[tuple[str, TrainedRun]]:
-    """The runs nearest to those of the paper's Figures 4 and 5, each with its role; those there are."""
-    found = [(role, nearest_run(runs, *cell)) for *cell, role in MODELS]  # type: ignore[arg-type]
-    return [(role, run) for role, run in found if run is not None]
+@dataclass(frozen=True)
+class ChosenModel:
+    """The end of an epoch of a run, as the network of Figures 4 and 5 that the paper trained early or late."""
+
+    role: str
+    run: TrainedRun
+    epoch: int
+
+    def load(self, device: str) -> Problem:
+        """Its network and data."""
+        opened = open_run(self.run.path)
+        return load_problem(snapshot_of(opened, epoch_end_rows(opened)[self.epoch]), device)
 
 
-def attack_model(role: str, run: TrainedRun, samples: int, device: str = "auto") -> AttackedModel:
-    """Accuracy of a model at all radii, in both readings, on the first so many test samples."""
-    epoch, model, test = _load(role, run, device)
-    x, y = test.images[:samples], test.labels[:samples]
-    curves = {str(name): tuple(accuracy_curve(model, x, y, RADII, loss)) for name, loss in READINGS.items()}
-    return AttackedModel(role, run.subject, epoch, RADII, curves, len(y))
+def find_models(runs: Sequence[TrainedRun]) -> list[ChosenModel]:
+    """The networks nearest to those of the paper's Figures 4 and 5, as far as there are such; each once."""
+    chosen: dict[tuple[str, int], ChosenModel] = {}
+    for *cell, role in MODELS:
+        run = nearest_run(runs, *cell)  # type: ignore[arg-type]
+        epochs = epoch_end_rows(open_run(run.path)) if run else {}
+        if run and epochs:
+            epoch = min(epochs, key=lambda stored: (abs(stored - EPOCHS[role]), stored))
+            chosen.setdefault((run.path, epoch), ChosenModel(role, run, epoch))
+    return list(chosen.values())
 
 
-def _load(role: str, run: TrainedRun, device: str) -> tuple[int, nn.Module, Dataset]:
-    opened, _ = open_trained_run(run)
-    rows = epoch_end_rows(opened)
-    if not rows:
-        raise MissingSnapshotError(f"{run.path} stores no end of an epoch, which a figure needs; leave it out.")
-    epoch = min(rows, key=lambda stored: (abs(stored - EPOCHS[role]), stored))
-    problem = load_problem(snapshot_of(opened, rows[epoch]), device)
-    return epoch, problem.model, problem.test
+def attack_model(model: ChosenModel, samples: int, device: str = "auto") -> AttackedModel:
+    """Accuracy of a network at all radii, in both readings, on the first so many test samples."""
+    problem = model.load(device)
+    x, y = problem.test.images[:samples], problem.test.labels[:samples]
+    curves = {
+        str(name): tuple(accuracy_curve(problem.model, x, y, RADII, loss)) for name, loss in READINGS.items()
+    }
+    return AttackedModel(model.role, model.run.subject, model.epoch, RADII, curves, len(y))
 
 
-def adversarial_examples(
-    models: Sequence[tuple[str, TrainedRun]], eps: float, count: int, device: str = "auto"
-) -> Examples:
-    """The first test image of each of ``count`` classes that all models see rightly, attacked in both readings.
+def adversarial_examples(models: Sequence[ChosenModel], eps: float, count: int, device: str = "auto") -> Examples:
+    """The first test image of each of ``count`` classes that all networks see rightly, attacked in both readings.
 
     Args:
-        models: At least one, each with its role.
+        models: At least one.
         eps: Radius of FGSM.
         count: Images at most; there are fewer if no image of a class is seen rightly by all.
         device: Where the networks run.
     """
-    loaded = [_load(role, run, device) for role, run in models]
-    test = loaded[0][2]
-    chosen = _right_for_all([model for _, model, _ in loaded], test, count)
+    problems = [model.load(device) for model in models]
+    test = problems[0].test
+    chosen = _right_for_all([problem.model for problem in problems], test, count)
     x, y = test.images[chosen], test.labels[chosen]
     attacked = []
-    for (role, run), (epoch, model, _) in zip(models, loaded, strict=True):
+    for model, problem in zip(models, problems, strict=True):
         for reading, loss in READINGS.items():
-            images = fgsm(model, x, y, eps, loss)
-            decisions = predict(model, images).cpu().numpy()
-            attacked.append(AttackedImages(role, run.subject, epoch, reading, _grey(images), decisions))
+            images = fgsm(problem.model, x, y, eps, loss)
+            decisions = predict(problem.model, images).cpu().numpy()
+            attacked.append(
+                AttackedImages(model.role, model.run.subject, model.epoch, reading, _grey(images), decisions)
+            )
     return Examples(eps, _grey(x), y.cpu().numpy(), tuple(attacked))
 
 

@@ -20,7 +20,9 @@ from landscape.study.paper import Subject
 
 # What cells of the paper's tables differ in; all other settings are the protocol.
 CELL = ("optimizer", "learning_rate", "batch_size", "seed")
-_METRICS = frozenset({"epoch", "clean_accuracy", "train_loss", "fgsm_accuracy_published", "fgsm_accuracy_exact"})
+_METRICS = frozenset(
+    {"epoch", "clean_accuracy", "train_loss", "step_norm", "fgsm_accuracy_published", "fgsm_accuracy_exact"}
+)
 _KINDS = {"optimizer": str, "learning_rate": int | float, "batch_size": int, "seed": int, "epochs": int}
 
 
