@@ -108,7 +108,7 @@ def _read(paths: Sequence[str]) -> tuple[list[TrainedRun], int]:
             unfinished += not run.outcome
             trained += [run] if run.outcome else []
     if unfinished:
-        note(f"left out: {unfinished} runs that are not finished")
+        note(f"left out, not finished: {_number_of_runs(unfinished)}")
     return trained, failures
 
 
@@ -240,4 +240,8 @@ def _note_left_out(others: Sequence[TrainedRun]) -> None:
     """Say which runs are in no table."""
     kinds = Counter((run.model, json.dumps(dict(run.model_args)), run.settings["epochs"]) for run in others)
     for (model, arguments, epochs), count in sorted(kinds.items(), key=str):
-        note(f"in no table: {count} runs of {model} {arguments}, {epochs} epochs")
+        note(f"in no table: {_number_of_runs(count)} of {model} {arguments}, {epochs} epochs")
+
+
+def _number_of_runs(count: int) -> str:
+    return f"{count} run" + ("s" if count != 1 else "")

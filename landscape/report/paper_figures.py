@@ -140,8 +140,9 @@ def draw_accuracy_over_radius(models: Sequence[AttackedModel]) -> Figure:
         for model in [*early, *late]:
             _draw_radii(axes, model)
         axes.set(xlim=(0, 1), ylim=(0, 101), xlabel=r"$\varepsilon$")
+        if axes.lines:
+            axes.legend(loc="upper right", frameon=False, handlelength=1.5)
         axes.axvline(0.3, color="0.45", linewidth=0.6, linestyle=(0, (1, 1.5)), zorder=1)
-        axes.legend(loc="upper right", frameon=False, handlelength=1.5)
     panels[0].set_ylabel("accuracy under FGSM (%)")
     keys = [Line2D([], [], color="0.3", linestyle=DASHES[reading]) for reading in READINGS]
     figure.legend(

@@ -29,9 +29,9 @@ _EXPLANATION = (
     "For each batch size B and learning rate, mean ± standard deviation over seeds: the epoch with the best "
     "accuracy under FGSM (ε = {epsilon:g}) among those with a clean accuracy within {tolerance:g} points of the "
     "run's best, the clean accuracy (acc) there, and the accuracy under FGSM (adv_acc) there, in percent. Epochs "
-    "are counted from 1, in the paper from 0. Set as in the paper, whose rule was inferred from its numbers: **bold** "
-    "for acc ≥ 98 and adv_acc ≥ 85, <u>underlined</u> for adv_acc ≥ 80, and for acc < 98 where adv_acc is set in "
-    "either way. Rows *paper*: what its text gives legibly; † marks rows that bear another label there."
+    "are counted from 1, in the paper from 0. Set as in the paper, whose rule was inferred from its numbers: "
+    "**bold** for acc ≥ 98 and adv_acc ≥ 85, <u>underlined</u> for adv_acc ≥ 80, and for acc < 98 where adv_acc "
+    "is set in either way. Rows *paper*: what its text gives legibly; † marks rows that bear another label there."
 )
 
 
@@ -111,7 +111,10 @@ def _footnotes(tables: Sequence[Table]) -> str:
     lost = sum(cell.num_unmeasured for cell in {c for table in tables[::2] for c in table.cells})
     if not lost:
         return ""
-    return f"{lost} runs diverged before the end of their first epoch: they have no accuracy and are in no mean."
+    runs, have = ("run", "has") if lost == 1 else ("runs", "have")
+    return (
+        f"{lost} {runs} diverged before the end of the first epoch, {have} no accuracy, and no part in the means."
+    )
 
 
 def to_latex(table: Table) -> str:
