@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ import numpy as np
 import pytest
 from power_loss import Call, Recorder, Tree, build, states, tree_of
 
-from landscape.errors import LandscapeError
-from landscape.snapshots import ParameterSlot, RunDescription, RunWriter, Segment, open_run
+from landscape.errors import LandscapeError, SnapshotError
+from landscape.snapshots import ParameterSlot, RunDescription, RunWriter, Segment, open_run, verify_run
 from landscape.snapshots.commit import commit_bytes
 
 SEGMENTS, P, DRAWS = 4, 1200, 160
@@ -65,15 +66,6 @@ def train_with_a_second_file(path: Path, say: Say = lambda what: None) -> None:
             say(number)
         writer.finish("completed")
         say(FINISHED)
-
-
-@pytest.fixture(scope="module")
-def fast_disk() -> Iterator[Path]:
-    """A folder in memory where there is one: thousands of fsyncs of a real disk would only cost time."""
-    memory = Path("/dev/shm")
-    place = Path(tempfile.mkdtemp(dir=memory if memory.is_dir() else None))
-    yield place
-    shutil.rmtree(place)
 
 
 def recorded(root: Path, training: Callable[[Path, Say], None], start: Tree | None = None) -> list[Call]:
@@ -240,3 +232,63 @@ def test_resume_state_in_a_second_file_is_caught(fast_disk: Path) -> None:
     reference = stored(fast_disk / "split")
     _, _, found = complaints(fast_disk / "state", calls, reference, training=train_with_a_second_file, draws=2)
     assert any("another end" in wrong for wrong in found)
+
+
+# ---- a disk that refuses
+
+CALLS = ("mkdir", "open", "write", "fsync", "rename", "close")
+
+
+def failing_from(patch: pytest.MonkeyPatch, position: int, number: int, always: bool) -> list[str]:
+    """Let the call at a position fail, and all later ones if ``always``; names of the calls so far."""
+    done: list[str] = []
+
+    def failing(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            done.append(name)
+            if len(done) - 1 == position or (always and len(done) > position):
+                if name == "close":  # a close that fails has closed
+                    real(*arguments)
+                raise OSError(number, os.strerror(number))
+            return real(*arguments, **options)
+
+        return call
+
+    for name in CALLS:
+        patch.setattr(os, name, failing(name, getattr(os, name)))
+    return done
+
+
+@pytest.mark.parametrize("always", [False, True], ids=["once", "for ever"])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+def test_a_call_that_fails_loses_nothing(
+    fast_disk: Path, reference: dict[str, bytes], number: int, always: bool
+) -> None:
+    """At each call in turn: our error, what was promised is there and intact, and training goes on to its end."""
+    position, refused = 0, 0
+    while True:
+        path, said = fast_disk / f"failing-{position}", list[object]()
+        with pytest.MonkeyPatch.context() as patch:
+            done = failing_from(patch, position, number, always)
+            error = outcome_of(path, said.append)
+        if len(done) <= position:
+            break
+        assert error is None or isinstance(error, SnapshotError), (position, done[-1], error)
+        refused += error is not None
+        segments = [what for what in said if what != FINISHED]
+        assert error is None or not segments or f"(segment {segments[-1]})" in str(error)
+        if segments:
+            assert verify_run(path).ok and len(open_run(path)) >= 2 * len(segments)
+        train(path)
+        assert stored(path) == reference and not list(path.rglob(".tmp-*"))
+        shutil.rmtree(path)
+        position += 1
+    assert refused >= 30
+
+
+def outcome_of(path: Path, say: Say) -> Exception | None:
+    try:
+        train(path, say)
+    except (LandscapeError, OSError) as error:
+        return error
+    return None

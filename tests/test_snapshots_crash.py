@@ -166,8 +166,19 @@ def hold(folder):
         sys.stdin.readline()
 
 
+def many(folder):
+    """A thousand commits, fifty runs one after another."""
+    for number in range(50):
+        with RunWriter(folder / f"run-{number:02}", DESCRIPTION, {}) as writer:
+            for place in range(20):
+                writer.append(segment(place))
+            writer.finish("completed")
+
+
 def main(task, folder):
     folder = Path(folder)
+    if task == "many":
+        return many(folder)
     if task == "hold":
         return hold(folder)
     once, twice = kill_everywhere(folder, False), kill_everywhere(folder, True)
@@ -220,3 +231,28 @@ def test_two_processes_want_one_run(tmp_path: Path) -> None:
             holder.kill()
         holder.wait(10)
     RunWriter(tmp_path / "held", description).close()
+
+
+def test_a_reader_never_sees_half_a_commit(fast_disk: Path) -> None:
+    """Runs are listed, opened and read in a loop while another process commits a thousand segments."""
+    import numpy as np
+
+    from landscape.errors import MissingSnapshotError
+    from landscape.snapshots import find_runs, open_run
+
+    command = [sys.executable, "-c", DRIVER, "many", str(fast_disk)]
+    looks, least = 0, dict[Path, int]()
+    with subprocess.Popen(command, cwd=ROOT) as writer:
+        while writer.poll() is None:
+            try:
+                newest = find_runs([fast_disk])[-1]
+                run = open_run(newest)
+            except MissingSnapshotError:  # before the first commit of all, or of a run
+                continue
+            assert len(run) % 2 == 0 and len(run) >= least.get(newest, 0)
+            least[newest] = len(run)
+            last = np.random.default_rng(len(run) // 2 - 1).normal(size=(2, 500)).astype(np.float32)
+            np.testing.assert_array_equal(run.read(len(run) - 1), last[1])
+            looks += 1
+    assert writer.returncode == 0 and looks >= 10
+    assert all(len(open_run(path)) == 40 for path in find_runs([fast_disk]))

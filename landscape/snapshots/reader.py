@@ -141,8 +141,9 @@ def _open_directory(path: Path) -> Run:
     if not os.path.lexists(path / RUN_FILE):
         raise MissingSnapshotError(f"{path} is not a run: it has no {RUN_FILE}. Give the directory of a run.")
     info = read_run_info(path)
-    pairs = [(file.path, index) for file, index in read_segments(path, info.description)]
+    # Before the segments: a run that ends meanwhile must not look as if it had lost its last ones.
     outcome = read_outcome(path)
+    pairs = [(file.path, index) for file, index in read_segments(path, info.description)]
     if not pairs:
         raise no_segment(path, outcome)
     if info.thinned_from is None:

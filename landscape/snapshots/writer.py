@@ -209,7 +209,8 @@ class RunWriter:
     def close(self) -> None:
         """Let go of the lock."""
         if self._lock is not None:
-            os.close(self._lock)
+            with contextlib.suppress(OSError):  # nothing was written there; what went wrong before must be heard
+                os.close(self._lock)
             self._lock = None
 
     def __enter__(self) -> Self:
