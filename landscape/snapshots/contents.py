@@ -127,11 +127,11 @@ def _check_index(file: h5py.File, header: Header, index: Index) -> None:
         raise corrupt(file, "the index", "does not match its digest")
 
 
-def theta_dataset(file: h5py.File, header: Header) -> h5py.Dataset:
-    """/theta, float32 (n, P), fit to be read row by row; CorruptSnapshotError or UnsafeFileError."""
+def theta_dataset(file: h5py.File, rows: int, length: int) -> h5py.Dataset:
+    """/theta, float32 (rows, length), fit to be read row by row; CorruptSnapshotError or UnsafeFileError."""
     dataset, _ = checked_dataset(file, "theta")
     with damage_reported(file.filename, "/theta"):
-        expect(file, dataset, "<f4", (header.num_snapshots, header.num_parameters))
+        expect(file, dataset, "<f4", (rows, length))
     return dataset
 
 
@@ -161,7 +161,7 @@ def read_segment(file: h5py.File) -> Segment:
     header = read_header(file)
     index = read_index(file, header)
     digests = [digest.tobytes() for digest in index.theta_sha256]
-    dataset = theta_dataset(file, header)
+    dataset = theta_dataset(file, header.num_snapshots, header.num_parameters)
     theta = np.stack([read_row(file, dataset, row, digest) for row, digest in enumerate(digests)])
     resume = read_resume(file, header)
     return Segment(theta, **columns_of(index), metrics=index.metrics, resume=resume)

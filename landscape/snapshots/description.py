@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
@@ -72,7 +73,7 @@ class RunDescription:
         if not re.fullmatch("[0-9a-f]{64}", self.data_sha256):
             raise ConfigurationError(f"Got data_sha256 {self.data_sha256!r}; it must be 64 lower-case hex digits.")
 
-    @property
+    @functools.cached_property
     def run_id(self) -> str:
         """Hex sha256 of the canonical JSON."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()

@@ -70,7 +70,7 @@ class _Findings:
 
 
 def _check_rows(file: h5py.File, header: Header, index: Index, findings: _Findings) -> None:
-    dataset = theta_dataset(file, header)
+    dataset = theta_dataset(file, header.num_snapshots, header.num_parameters)
     for row in range(len(index)):
         with findings.collected():
             read_row(file, dataset, row, bytes(index.theta_sha256[row]))
