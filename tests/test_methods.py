@@ -120,6 +120,15 @@ def fgsm_step(run: Reference, x: Tensor, y: Tensor) -> None:
     run.loss((x + 0.1 * gradient.sign()).clamp(0, 1), y).backward()
 
 
+def random_fgsm_step(run: Reference, x: Tensor, y: Tensor) -> None:
+    """From a random point of ball and box, 1.25 ε along the slope, and back to both."""
+    drawn = torch.rand(x.shape, generator=generator(run.config.seed, "perturbation", run.seen))
+    delta = ((x + 0.1 * (2 * drawn - 1)).clamp(0, 1) - x).requires_grad_()
+    (gradient,) = torch.autograd.grad(run.loss(x + delta, y), delta)
+    moved = (delta.detach() + 0.125 * gradient.sign()).clamp(-0.1, 0.1)
+    run.loss((x + moved).clamp(0, 1), y).backward()
+
+
 def pgd_step(run: Reference, x: Tensor, y: Tensor) -> None:
     """δ is projected on the ball, x + δ on the box; the gradient is that of cross-entropy, in float64."""
     exact = build_model(run.config.model, run.config.model_args).double()
@@ -139,6 +148,7 @@ LOOPS: list[tuple[dict[str, Any], Callable[[Reference, Tensor, Tensor], None]]] 
     ({"method": "sam", "method_args": {"rho": 0.2}}, sam_step),
     ({"method": "flooding", "method_args": {"level": 1.2}}, flooding_step),
     ({"method": "fgsm-training", "method_args": {"epsilon": 0.1}}, fgsm_step),
+    ({"method": "fgsm-training", "method_args": {"epsilon": 0.1, "random_start": True}}, random_fgsm_step),
     ({"method": "pgd-training", "method_args": {"epsilon": 0.1, "steps": 3, "step_size": 0.05}}, pgd_step),
 ]
 OPTIMIZERS: list[dict[str, Any]] = [
