@@ -47,8 +47,8 @@ def command(
 ) -> None:
     """Answer whether minima that are wide in θ are wide in X, and more robust, over many runs.
 
-    Measures what the ledger lacks; then tests, within cells of equal optimizer, learning rate and batch size,
-    the rank association of distances in θ and in X, and draws the scatter plots.
+    Measures what the ledger lacks; then tests, within cells of equal optimizer, method, learning rate and batch
+    size, the rank association of distances in θ and in X, and draws the scatter plots.
 
     \b
     Example:

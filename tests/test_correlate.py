@@ -231,6 +231,18 @@ def test_hand_made_tables_need_neither_status_nor_identifiers() -> None:
     assert c.primary == correlate(make_rows(2.0), FAST).primary
 
 
+def test_runs_of_other_methods_are_in_other_cells() -> None:
+    """A table from before there were methods holds plain runs."""
+    rows = make_rows(1.0)
+    rows[0] |= {"method": "plain", "method_args": None}
+    rows[1] |= {"method": "plain", "method_args": ""}
+    assert correlate(rows, FAST).primary.num_cells == 12
+    rows[0] |= {"method": "sam", "method_args": "rho=0.05"}
+    assert correlate(rows, FAST).primary.num_cells == 13
+    rows[1] |= {"method": "sam", "method_args": "rho=0.1"}
+    assert correlate(rows, FAST).primary.num_cells == 14
+
+
 def test_cells_are_model_optimizer_rate_and_batch() -> None:
     rows = make_rows(1.0)
     assert correlate(rows, FAST).primary.num_cells == 12

@@ -137,6 +137,7 @@ def test_every_index_ends_with_the_last() -> None:
         ({"optimizer": "sgd", "learning_rate": 0.1, "momentum": 0.0}, 20.0),
         ({"optimizer": "sgd", "learning_rate": 0.1, "momentum": 0.9}, 38.0),
         ({"optimizer": "adam", "learning_rate": 0.1}, None),
+        ({"optimizer": "sgd", "learning_rate": 0.1, "method": "sam"}, None),
         ({}, None),
     ],
 )

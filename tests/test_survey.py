@@ -25,7 +25,7 @@ from landscape.training.loop import train
 
 CONFIG = MeasureConfig(levels=(1.7,), theta_samples=20, x_samples=2, attack_samples=40, eigen_tol=0.1, tol=0.1)
 NAMES = ("a", "b", "c")
-IDENTITY = {column.name for column in COLUMNS[:15]}
+IDENTITY = {column.name for column in COLUMNS[:17]}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -109,6 +109,8 @@ def test_a_row_is_identity_and_measurement(runs: Path, ledger: Ledger) -> None:
         "at": "last",
         "model": "logistic",
         "optimizer": "sgd",
+        "method": "plain",
+        "method_args": None,
         "learning_rate": 0.1,
         "batch_size": 16,
         "seed": 1,
@@ -121,6 +123,17 @@ def test_a_row_is_identity_and_measurement(runs: Path, ledger: Ledger) -> None:
     measured = measure(snapshot, CONFIG, "cpu")
     assert text([{name: row[name] for name in measured}]) == text([measured])
     assert set(row) == IDENTITY | set(measured)
+
+
+def test_a_row_names_the_method(runs: Path, ledger: Ledger) -> None:
+    """With all of its arguments, given or not."""
+    for name, arguments in {"one": {}, "two": {"random_start": True}}.items():
+        train(small_config(epochs=1, method="fgsm-training", method_args=arguments), runs / name)
+    plan = plan_of(runs, ledger)
+    named = {task.identity["run"]: (task.identity["method"], task.identity["method_args"]) for task in plan.tasks}
+    assert named["a"] == ("plain", None)
+    assert named["one"] == ("fgsm-training", "epsilon=0.3,random_start=false")
+    assert named["two"] == ("fgsm-training", "epsilon=0.3,random_start=true")
 
 
 def test_what_changes_is_measured_anew(runs: Path, ledger: Ledger) -> None:

@@ -24,6 +24,7 @@ LEVELS: Mapping[str, float] = MappingProxyType(
 
 LOG = r"\ln "
 OK, FAILED = "ok", "failed"
+PLAIN = "plain"  # the method of a run that names none
 NOT_REACHED, BELOW_MINIMUM = "not_reached", "below_minimum"
 
 
@@ -46,6 +47,8 @@ COLUMNS: tuple[Column, ...] = (
     Column("at", "text", "", "position"),
     Column("model", "text", "", "model"),
     Column("optimizer", "text", "", "optimizer"),
+    Column("method", "text", "", "method"),
+    Column("method_args", "text", "", "arguments of the method"),
     Column("learning_rate", "number", "1", "learning rate"),
     Column("batch_size", "integer", "samples", "batch size"),
     Column("seed", "integer", "", "seed"),

@@ -26,7 +26,9 @@ from landscape.study.columns import (
     LEVELS,
     NOT_REACHED,
     OK,
+    PLAIN,
     Cell,
+    Row,
     Rows,
     flag_column,
     numbers,
@@ -36,7 +38,9 @@ from landscape.study.columns import (
 from landscape.study.statistics import Association, associate, holm, leave_one_cell_out
 from landscape.study.verdict import verdict
 
-CELL = ("model", "optimizer", "learning_rate", "batch_size")
+CELL = ("model", "optimizer", "method", "method_args", "learning_rate", "batch_size")
+# Tables that were written before there were methods hold plain runs.
+_BEFORE_METHODS: Row = {"method": PLAIN}
 
 
 def correlate(rows: Rows, config: CorrelateConfig | None = None) -> Correlations:
@@ -124,7 +128,13 @@ def _earlier_rows(rows: Rows, key: Callable[[Mapping[str, Cell]], Cell]) -> set[
 
 def _cells(rows: Rows) -> list[tuple[str, ...]]:
     # Text, because a batch size read from CSV may be 32 in one row and 32.0 in another.
-    return [tuple(f"{v:g}" if isinstance(v, int | float) else text(v) for v in map(row.get, CELL)) for row in rows]
+    return [tuple(map(_cell_text, CELL, map(row.get, CELL))) for row in rows]
+
+
+def _cell_text(name: str, value: Cell) -> str:
+    if value is None or value == "":
+        value = _BEFORE_METHODS.get(name)
+    return f"{value:g}" if isinstance(value, int | float) else text(value)
 
 
 def _associate(rows: Rows, x: str, y: str, config: CorrelateConfig) -> Association:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from landscape.errors import ConfigurationError
+from landscape.study.columns import PLAIN
 
 # To be raised by hand whenever what a point holds changes, so that stored ones are computed anew.
 VERSION = 1
@@ -58,11 +59,11 @@ class Trajectory:
 
     @property
     def edge(self) -> float | None:
-        """Sharpness above which gradient descent is unstable, 2 (1 + β)/η; None for other optimizers.
+        """Sharpness above which gradient descent is unstable, 2 (1 + β)/η; None for other optimizers and methods.
 
         Of the full-batch loss, with momentum β (Cohen et al. 2021, §2); steps of small batches stay below it.
         """
-        if self.config.get("optimizer") != "sgd":
+        if self.config.get("optimizer") != "sgd" or self.config.get("method", PLAIN) != PLAIN:
             return None
         return 2 * (1 + float(self.config.get("momentum", 0.0))) / float(self.config["learning_rate"])
 

@@ -11,9 +11,10 @@ from typing import Any
 from landscape.engine import MakeExecutor, Outcome, run_tasks
 from landscape.errors import CorruptSnapshotError, LandscapeError, SnapshotError
 from landscape.snapshots import Run, find_runs, load_snapshot, open_run, select_index
-from landscape.study.columns import FAILED, OK, Row
+from landscape.study.columns import FAILED, OK, PLAIN, Row
 from landscape.study.ledger import Ledger, content_key
 from landscape.study.measure import VERSION, MeasureConfig, measure
+from landscape.training.methods import arguments_text
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,9 @@ def _check_settings(run: Run) -> None:
     """Refuse settings by which runs could not be compared; CorruptSnapshotError."""
     kinds = {"learning_rate": int | float, "batch_size": int, "seed": int, "optimizer": str, "dataset": str}
     wrong = [name for name, kind in kinds.items() if not isinstance(run.description.config.get(name), kind)]
+    optional: dict[str, type] = {"method": str, "method_args": dict}
+    given = run.description.config
+    wrong += [name for name, kind in optional.items() if name in given and not isinstance(given[name], kind)]
     if wrong:
         raise CorruptSnapshotError(f"{run.path}: its settings {', '.join(wrong)} are missing or of a wrong kind.")
 
@@ -110,6 +114,10 @@ def _task(run: Run, at: str, config: MeasureConfig, device: str) -> Task:
         "samples_seen": int(run.samples_seen[index]),
         "status": OK,
         "error": None,
+    }
+    identity |= {
+        "method": settings.get("method", PLAIN),
+        "method_args": arguments_text(settings.get("method_args", {})) or None,
     }
     identity |= {name: settings.get(name) for name in ("optimizer", "learning_rate", "batch_size", "seed")}
     subject = {

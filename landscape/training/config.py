@@ -14,6 +14,7 @@ from torch import Generator
 from landscape.errors import ConfigurationError
 from landscape.problem.losses import loss_by_name
 from landscape.robustness.fgsm import AS_PUBLISHED
+from landscape.training.methods import PLAIN, Method, make_method
 
 OPTIMIZERS = ("sgd", "adam")
 # Settings in which runs that are trained as one stack may differ.
@@ -44,6 +45,8 @@ class TrainingConfig:
     loss: str = AS_PUBLISHED
     epsilon: float = 0.3  # radius of the FGSM evaluation after each epoch
     snapshot_every: int = 1024  # samples seen between two stored pairs
+    method: str = PLAIN
+    method_args: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._check_types()
@@ -67,21 +70,33 @@ class TrainingConfig:
             raise ConfigurationError(
                 f"momentum = {self.momentum} with {self.optimizer} cannot be; pass 0 ≤ momentum < 1, for sgd only."
             )
+        method = make_method(self.method, self.method_args)
+        object.__setattr__(self, "method_args", {name: getattr(method, name) for name in self.method_args})
 
     def _check_types(self) -> None:
         kinds = dict.fromkeys(_NUMBERS, "a number")
-        kinds |= dict.fromkeys(("model", "dataset", "optimizer", "loss"), "a text")
+        kinds |= dict.fromkeys(("model", "dataset", "optimizer", "loss", "method"), "a text")
         kinds |= dict.fromkeys(("batch_size", "epochs", "seed", "snapshot_every"), "a whole number")
-        for name, kind in (kinds | {"model_args": "a table"}).items():
+        for name, kind in (kinds | dict.fromkeys(("model_args", "method_args"), "a table")).items():
             value = getattr(self, name)
             if not isinstance(value, _KINDS[kind]) or isinstance(value, bool):
                 raise ConfigurationError(f"{name} = {value!r} cannot be; pass {kind}.")
 
+    def make_method(self) -> Method:
+        """What a step descends, with all arguments."""
+        return make_method(self.method, self.method_args)
+
     def as_settings(self) -> dict[str, Any]:
-        """All fields but the model's as plain values, for storage and for the names of cells."""
+        """All fields but the model's as plain values, for storage and for the names of cells.
+
+        A method comes with all of its arguments, so that no default decides what a stored run was. Plain runs
+        have neither: theirs are the settings, and the names, of runs that were stored before there were methods.
+        """
         settings = asdict(self)
-        del settings["model"], settings["model_args"]
-        return settings
+        del settings["model"], settings["model_args"], settings["method"], settings["method_args"]
+        if self.method == PLAIN:
+            return settings
+        return settings | {"method": self.method, "method_args": asdict(self.make_method())}
 
 
 def shared_settings(config: TrainingConfig) -> str:

@@ -14,6 +14,7 @@ from landscape.errors import LandscapeError
 from landscape.problem.datasets import load_dataset
 from landscape.problem.models import build_model
 from landscape.snapshots import Layout, Segment, num_parameters, run_status, segment_size
+from landscape.training.averaging import RunningMean, state_with
 from landscape.training.conditions import torch_threads
 from landscape.training.config import TrainingConfig, shared_settings
 from landscape.training.engines import STACKED, Bench, Engine, make_engine
@@ -121,15 +122,15 @@ def storage_of(config: TrainingConfig) -> Storage:
     """Snapshots and bytes of a run that does not diverge, from segments like those that it will seal."""
     data, model = load_dataset(config.dataset, "train"), build_model(config.model, config.model_args)
     description = describe(config, model, data)
-    resume = _resume_like(config, description.layout)
-    sizes: dict[tuple[int, bool], int] = {}
+    sizes: dict[tuple[int, bool, bool], int] = {}
     snapshots = total = 0
     for epoch in range(config.epochs):
         parts = rows_of_segments(config, epoch, len(data))
         for number, rows in enumerate(parts):
-            kind = (rows, number == len(parts) - 1)
+            last = number == len(parts) - 1
+            kind = (rows, last, _has_mean(config, epoch, last))
             if kind not in sizes:
-                sizes[kind] = segment_size(description, _segment_like(*kind, description.layout, resume))
+                sizes[kind] = segment_size(description, _segment_like(config, *kind, description.layout))
             total += sizes[kind]
         snapshots += sum(parts)
     return Storage(snapshots, total)
@@ -143,7 +144,9 @@ def rows_of_segments(config: TrainingConfig, epoch: int, count: int) -> list[int
     kept = np.flatnonzero(interval | (after == after[-1]))
     parts, rows, last = [], 0, -1
     for step in kept.tolist():
-        rows += 1 + bool(interval[step] and last != step)
+        # Where a mean stands for the end of an epoch, the iterate keeps a row of its own only in a pair.
+        apart = interval[step] and step == len(seen) - 1 and _has_mean(config, epoch, last=True)
+        rows += 1 + bool(interval[step] and last != step) + bool(apart)
         last = step + 1
         if rows >= SEGMENT_SNAPSHOTS or step == len(seen) - 1:
             parts.append(rows)
@@ -151,14 +154,22 @@ def rows_of_segments(config: TrainingConfig, epoch: int, count: int) -> list[int
     return parts
 
 
-def _resume_like(config: TrainingConfig, layout: Layout) -> dict[str, np.ndarray]:
+def _has_mean(config: TrainingConfig, epoch: int, last: bool) -> bool:
+    """Whether a mean of weights is stored with a segment of this epoch (from 0), its last or an earlier one."""
+    return config.make_method().averages(epoch + last, config.epochs)
+
+
+def _resume_like(config: TrainingConfig, layout: Layout, last: bool, has_mean: bool) -> dict[str, np.ndarray]:
     vector = np.zeros(num_parameters(layout), np.float32)
+    state = {"momentum_buffer": vector} if config.momentum else {}
     if config.optimizer == "adam":
-        return {"exp_avg": vector, "exp_avg_sq": vector, "step": np.zeros(len(layout), np.float32)}
-    return {"momentum_buffer": vector} if config.momentum else {}
+        state = {"exp_avg": vector, "exp_avg_sq": vector, "step": np.zeros(len(layout), np.float32)}
+    mean = RunningMean(vector.astype(np.float64)) if has_mean else None
+    return state_with(state, mean, vector if last else None)
 
 
-def _segment_like(rows: int, last: bool, layout: Layout, resume: dict[str, np.ndarray]) -> Segment:
+def _segment_like(config: TrainingConfig, rows: int, last: bool, has_mean: bool, layout: Layout) -> Segment:
+    resume = _resume_like(config, layout, last, has_mean)
     metrics = {name: np.zeros(1) for name in METRICS} if last else {}
     theta = np.zeros((rows, num_parameters(layout)), np.float32)
     zeros = np.zeros(rows, np.int64)
@@ -178,7 +189,7 @@ def measure_speed(config: TrainingConfig, most: int) -> Speed:
         engines = {size: _engine(name, config, bench, size) for size in sizes}
         step = {size: _seconds_of_step(engine, config, size, len(data)) for size, engine in engines.items()}
         begin = time.perf_counter()
-        engines[1].metrics(0, config.epsilon)
+        engines[1].metrics(beginning(config, bench.layout).theta, config.epsilon)
         return Speed(step, (time.perf_counter() - begin) / share)
 
 
@@ -193,6 +204,6 @@ def _seconds_of_step(engine: Engine, config: TrainingConfig, size: int, count: i
     times: list[float] = []
     while sum(times) < _SECONDS or len(times) < _STEPS:
         begin = time.perf_counter()
-        engine.step(batch)
+        engine.step(batch, seen=0)
         times.append(time.perf_counter() - begin)
     return min(times) / size

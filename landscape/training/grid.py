@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import itertools
-import json
 import os
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 from landscape.errors import ConfigurationError
 from landscape.snapshots import resolve
 from landscape.training.config import TrainingConfig
+from landscape.training.methods import PLAIN, arguments_text
 
 # Grids that ship with the package.
 PRESETS = ("paper-adam", "paper-sgd", "paper-small", "layer-width")
@@ -106,6 +106,9 @@ def run_name(config: TrainingConfig) -> str:
         if (value := getattr(config, name)) != getattr(default, name):
             parts.append(f"{name}-{value:g}" if isinstance(value, float) else f"{value}")
     if config.model_args:
-        arguments = json.dumps(dict(config.model_args), sort_keys=True, separators=(",", "="))
-        parts.append(arguments.translate(str.maketrans("", "", '{}[]"')))
+        parts.append(arguments_text(config.model_args))
+    if config.method != PLAIN:
+        parts.append(config.method)
+    if config.method_args:
+        parts.append(arguments_text(config.method_args))
     return "_".join([*parts, f"seed{config.seed}"])

@@ -208,7 +208,7 @@ class _Leg:
         size = batch.shape[1]
         roles = self._roles(size)
         before = self.engine.parameters() if roles else None
-        losses = self.engine.step(batch)
+        losses = self.engine.step(batch, self.seen)
         after = self.engine.parameters() if roles else None
         for member, run in self._active():
             if not math.isfinite(losses[member]):

@@ -7,6 +7,7 @@ import numpy as np
 from landscape.errors import LandscapeError
 from landscape.problem.models import build_model, initialise
 from landscape.snapshots import Layout, Role, RunWriter, flatten
+from landscape.training.averaging import RunningMean, split_state, state_with
 from landscape.training.config import TrainingConfig, generator
 from landscape.training.engines import Engine, Standpoint
 from landscape.training.recording import Rows
@@ -49,6 +50,8 @@ class RunInProgress:
         self.error: LandscapeError | None = None
         self._rows = Rows()
         self._step_norm = float("nan")
+        self._method = config.make_method()
+        self._mean: RunningMean | None = None  # of the weights at the ends of epochs, for a run that averages
         self.standpoint = beginning(config, layout)
         self._restore()
 
@@ -58,7 +61,8 @@ class RunInProgress:
         if segment is None:
             return
         self.step, self.samples_seen = int(segment.step[-1]), int(segment.samples_seen[-1])
-        self.standpoint = Standpoint(segment.theta[-1], segment.resume)
+        state, self._mean, iterate = split_state(segment.resume, segment.theta[-1])
+        self.standpoint = Standpoint(iterate, state)
         if DIVERGED in segment.resume:
             self.diverged = segment.resume[DIVERGED].tobytes().decode()
 
@@ -105,18 +109,28 @@ class RunInProgress:
         self.count(size)
         self._step_norm = float(np.linalg.norm(after.astype(np.float64) - before))
         epoch += Role.EPOCH_END in roles
-        self._rows.add(after, self.step, self.samples_seen, epoch, roles, loss)
+        if Role.EPOCH_END in roles and self._method.averages(epoch, self.config.epochs):
+            self._keep_mean(after, loss, epoch, roles)
+        else:
+            self._rows.add(after, self.step, self.samples_seen, epoch, roles, loss)
+
+    def _keep_mean(self, iterate: Array, loss: float, epoch: int, roles: Role) -> None:
+        """Keep the mean as the end of the epoch, and the iterate apart if it is one of a pair."""
+        self._mean = (self._mean or RunningMean(np.zeros(iterate.shape))).include(iterate)
+        if Role.AFTER in roles:
+            self._rows.add(iterate, self.step, self.samples_seen, epoch, Role.AFTER, loss)
+        self._rows.append(self._mean.theta, self.step, self.samples_seen, epoch, Role.EPOCH_END, float("nan"))
 
     def seal_full(self, engine: Engine, member: int) -> None:
         """Seal what waits, once it is enough."""
         if len(self._rows.facts) >= SEGMENT_SNAPSHOTS:
-            self._seal({}, engine.optimizer_state(member))
+            self._seal({}, state_with(engine.optimizer_state(member), self._mean, None))
 
     def end_epoch(self, epoch: int, engine: Engine, member: int) -> Metrics:
         """Measure, and seal the epoch with its metrics."""
         metrics = {"epoch": float(epoch), "step_norm": self._step_norm}
-        metrics |= engine.metrics(member, self.config.epsilon)
-        self._seal(metrics, engine.optimizer_state(member))
+        metrics |= engine.metrics(self._rows.theta[-1], self.config.epsilon)
+        self._seal(metrics, state_with(engine.optimizer_state(member), self._mean, self.standpoint.theta))
         return metrics
 
     def diverge(self, what: str, epoch: int) -> None:

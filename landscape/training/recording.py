@@ -25,6 +25,10 @@ class Rows:
             samples, step, _, previous, batch_loss = self.facts[-1]
             self.facts[-1] = (samples, step, epoch, int(Role(previous) | role), batch_loss)
             return
+        self.append(theta, step, samples_seen, epoch, role, loss)
+
+    def append(self, theta: Array, step: int, samples_seen: int, epoch: int, role: Role, loss: float) -> None:
+        """Append a snapshot with a row of its own."""
         self.theta.append(theta)
         self.facts.append((samples_seen, step, epoch, int(role), loss))
 
