@@ -1,6 +1,6 @@
 """What a stored run takes on disk against its forecast, and how long it takes to read one snapshot of it.
 
-    python benchmarks/storage.py RUN
+python benchmarks/storage.py RUN
 """
 
 from __future__ import annotations

@@ -46,6 +46,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("path", "text", "", "path"),
     Column("at", "text", "", "position"),
     Column("model", "text", "", "model"),
+    Column("model_args", "text", "", "arguments of the model"),
     Column("optimizer", "text", "", "optimizer"),
     Column("method", "text", "", "method"),
     Column("method_args", "text", "", "arguments of the method"),

@@ -38,7 +38,7 @@ from landscape.study.columns import (
 from landscape.study.statistics import Association, associate, holm, leave_one_cell_out
 from landscape.study.verdict import verdict
 
-CELL = ("model", "optimizer", "method", "method_args", "learning_rate", "batch_size")
+CELL = ("model", "model_args", "optimizer", "method", "method_args", "learning_rate", "batch_size")
 # Tables that were written before there were methods hold plain runs.
 _BEFORE_METHODS: Row = {"method": PLAIN}
 

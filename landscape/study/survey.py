@@ -109,6 +109,7 @@ def _task(run: Run, at: str, config: MeasureConfig, device: str) -> Task:
         "path": str(run.path),
         "at": at,
         "model": run.description.model,
+        "model_args": arguments_text(run.description.model_args) or None,
         "epoch": int(run.epoch[index]),
         "step": int(run.step[index]),
         "samples_seen": int(run.samples_seen[index]),
