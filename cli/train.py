@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from . import options
 from .output import counter, note, print_json, show
+
+if TYPE_CHECKING:
+    from landscape.training.config import TrainingConfig
 
 
 @click.command(name="train")
@@ -18,6 +22,14 @@ from .output import counter, note, print_json, show
 @click.option("--dataset", default="mnist", help="mnist (embedded), fashion-mnist, kmnist or cifar10.")
 @click.option("--optimizer", type=click.Choice(["sgd", "adam"]), default="sgd", help="Optimizer.")
 @click.option("--lr", "learning_rate", type=options.Positive(), default=0.1, help="Learning rate, constant.")
+@click.option(
+    "--at-edge",
+    is_flag=False,
+    flag_value="edges",
+    type=click.Path(path_type=Path),
+    metavar="[FOLDER]",
+    help="Instead of --lr: the edge of convergence that `landscape edge` stored in FOLDER (edges).",
+)
 @click.option("--momentum", type=click.FloatRange(0, 1, max_open=True), default=0.0, help="Momentum, sgd only.")
 @click.option("--batch-size", type=options.SIZE, default=16, help="Samples in a step.")
 @click.option("--epochs", type=options.SIZE, default=5, help="Passes over the training data.")
@@ -30,7 +42,13 @@ from .output import counter, note, print_json, show
 @click.option("--output", required=True, type=click.Path(path_type=Path), metavar="RUN", help="Run directory.")
 @options.as_json
 def command(
-    output: Path, model_args: str, threads: int, allow_inexact: bool, as_json: bool, **settings: Any
+    output: Path,
+    model_args: str,
+    at_edge: Path | None,
+    threads: int,
+    allow_inexact: bool,
+    as_json: bool,
+    **settings: Any,
 ) -> None:
     """Train one run by the paper's protocol and store its snapshots.
 
@@ -40,12 +58,18 @@ def command(
     \b
     Example:
       landscape train --optimizer adam --lr 0.002 --batch-size 128 --epochs 5 --output runs/adam
+      landscape train --optimizer sgd --batch-size 128 --at-edge --output runs/edge
     """
-    arguments = _parse_arguments(model_args)
+    arguments = parse_arguments(model_args)
+    _check_one_learning_rate(at_edge)
     from landscape.problem.datasets import load_dataset
     from landscape.training.config import TrainingConfig
     from landscape.training.loop import train
 
+    if at_edge is not None:
+        settings["learning_rate"] = _learning_rate_at_edge(
+            at_edge, TrainingConfig(model_args=arguments, **settings)
+        )
     config = TrainingConfig(model_args=arguments, **settings)
     total = config.epochs * len(load_dataset(config.dataset, "train"))
     with counter(str(output), total) as bar:
@@ -65,7 +89,22 @@ def command(
         click.echo(str(output))
 
 
-def _parse_arguments(text: str) -> dict[str, Any]:
+def _check_one_learning_rate(at_edge: Path | None) -> None:
+    given = click.get_current_context().get_parameter_source("learning_rate")
+    if at_edge is not None and given is not ParameterSource.DEFAULT:
+        raise click.UsageError("--at-edge chooses the learning rate; leave out --lr, or --at-edge.")
+
+
+def _learning_rate_at_edge(folder: Path, config: TrainingConfig) -> float:
+    from landscape.training.edge_files import rate_at_edge
+
+    found = rate_at_edge(folder, config)
+    note(f"learning rate {found.learning_rate}, the edge of {found.folder}")
+    return found.learning_rate
+
+
+def parse_arguments(text: str) -> dict[str, Any]:
+    """The arguments of a model, of the option --model-args."""
     try:
         arguments = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:

@@ -1,0 +1,139 @@
+"""``landscape edge``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import options
+from .output import note, print_json, print_table, show
+from .runs import epochs_bar
+from .train import parse_arguments
+
+if TYPE_CHECKING:
+    from landscape.engine import Outcome
+    from landscape.training.edge import Edge, Train
+    from landscape.training.sweep import Cell, CellResult
+
+
+@click.command(name="edge")
+@click.option("--model", default="cnn", help="cnn (the paper's), mlp or logistic.")
+@click.option("--model-args", default="{}", metavar="JSON", help='Arguments of the model, such as {"hidden": 25}.')
+@click.option("--dataset", default="mnist", help="mnist (embedded), fashion-mnist, kmnist or cifar10.")
+@click.option("--optimizer", type=click.Choice(["sgd", "adam"]), default="sgd", help="Optimizer.")
+@click.option("--momentum", type=click.FloatRange(0, 1, max_open=True), default=0.0, help="Momentum, sgd only.")
+@click.option("--batch-size", type=options.SIZE, default=16, help="Samples in a step.")
+@click.option("--loss", default="cross_entropy_as_published", help="Training loss; torch's, as in the paper.")
+@click.option("--epochs", type=options.SIZE, default=1, help="Length of the runs that are tried.")
+@click.option("--seeds", type=options.COUNT, default=5, help="Runs at each learning rate.")
+@click.option(
+    "--tolerance", type=options.Between(1.01, 2), default=1.25, help="Ratio of the last bracket at most."
+)
+@click.option(
+    "--start",
+    type=options.Between(1e-9, 1e9),
+    default=None,
+    show_default="0.1 for sgd, 0.001 for adam",
+    help="Learning rate to begin at.",
+)
+@click.option(
+    "--output", default="edges", type=click.Path(path_type=Path), metavar="FOLDER", help="Folder of edges."
+)
+@options.workers
+@options.as_json
+def command(
+    model_args: str,
+    start: float | None,
+    seeds: int,
+    tolerance: float,
+    output: Path,
+    workers: int | None,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Find the largest learning rate at which training still converges.
+
+    Short runs of several seeds are trained at powers of 2, then within the bracket that they leave. A run
+    converges when its training loss ends at half of ln K or below; a learning rate converges when most of its
+    runs do. The edge belongs to the length of the runs: over more epochs it is lower. It is stored in FOLDER,
+    where `landscape train --at-edge` finds it. A search that is interrupted goes on when the same command is
+    given again. Exit code 3: no edge was found.
+
+    \b
+    Example:
+      landscape edge --optimizer sgd --batch-size 128
+      landscape train --optimizer sgd --batch-size 128 --at-edge --output runs/edge
+    """
+    arguments = parse_arguments(model_args)
+    from landscape.training.config import TrainingConfig
+    from landscape.training.edge import STARTS, EdgeSearch, edge_name
+    from landscape.training.edge_files import EDGE_FILE, stored_or_searched
+
+    rate = start or STARTS[settings["optimizer"]]
+    search = EdgeSearch(TrainingConfig(model_args=arguments, learning_rate=rate, **settings), seeds, tolerance)
+    edge = stored_or_searched(search, output, _trainer(workers))
+    file = output / edge_name(search.config) / EDGE_FILE
+    if as_json:
+        inputs = settings | {"model_args": arguments, "start": rate, "seeds": seeds, "tolerance": tolerance}
+        print_json("edge", inputs | {"output": str(output)}, _results(edge) | {"file": str(file)})
+    else:
+        _print(edge)
+    if not edge.monotone:
+        note("the outcomes are not monotone: a learning rate that fails lies between two that converge")
+    if not edge.bracketed:
+        raise SystemExit(3)
+
+
+def _trainer(workers: int | None) -> Train:
+    """Trains the runs of a search as a sweep does, with a bar for each round."""
+    from landscape import engine
+    from landscape.training.forecast import Forecaster
+    from landscape.training.sweep import sweep
+
+    forecaster = Forecaster()
+
+    def train(cells: Sequence[Cell]) -> Iterator[Outcome[Cell, CellResult]]:
+        count = min(workers or engine.default_workers(), len(cells))
+        rates = dict.fromkeys(show(cell.config.learning_rate) for cell in cells)
+        note(f"learning rate {', '.join(rates)}")
+        with epochs_bar(cells):
+            make_executor = engine.local_executor(count, threads=1)
+            yield from sweep(cells, make_executor, workers=count, stack_size=forecaster.stack_size)
+
+    return train
+
+
+def _print(edge: Edge) -> None:
+    rows = [(p.learning_rate, f"{p.converged} of {len(p.losses)}", p.median_loss) for p in edge.probes]
+    print_table(["learning_rate", "converged", "median_train_loss"], rows)
+    if edge.learning_rate is None:
+        click.echo("no edge: no learning rate converges")
+    elif edge.above is None:
+        click.echo(f"no edge: {show(edge.learning_rate)} converges, and no larger one was tried")
+    else:
+        click.echo(f"edge {show(edge.learning_rate)}: it converges, {show(edge.above)} does not")
+
+
+def _results(edge: Edge) -> dict[str, Any]:
+    from landscape.training.edge import RULE
+
+    return {
+        "edge": edge.learning_rate,
+        "above": edge.above,
+        "bracketed": edge.bracketed,
+        "monotone": edge.monotone,
+        "rule": RULE,
+        "loss_limit": edge.loss_limit,
+        "probes": [
+            {
+                "learning_rate": p.learning_rate,
+                "converged": p.converged,
+                "median_train_loss": p.median_loss,
+                "train_losses": p.losses,
+            }
+            for p in edge.probes
+        ],
+    }
