@@ -15,7 +15,7 @@ from .train import parse_arguments
 
 if TYPE_CHECKING:
     from landscape.engine import Outcome
-    from landscape.training.edge import Edge, Train
+    from landscape.training.edge import Confirmation, Edge, Probe, Train
     from landscape.training.sweep import Cell, CellResult
 
 
@@ -40,6 +40,12 @@ if TYPE_CHECKING:
     help="Learning rate to begin at.",
 )
 @click.option(
+    "--confirm",
+    type=click.IntRange(0, 1024),
+    default=0,
+    help="Other seeds that are then trained at half of the edge and at twice the edge.",
+)
+@click.option(
     "--output", default="edges", type=click.Path(path_type=Path), metavar="FOLDER", help="Folder of edges."
 )
 @options.workers
@@ -49,6 +55,7 @@ def command(
     start: float | None,
     seeds: int,
     tolerance: float,
+    confirm: int,
     output: Path,
     workers: int | None,
     as_json: bool,
@@ -60,7 +67,7 @@ def command(
     converges when its training loss ends at half of ln K or below; a learning rate converges when most of its
     runs do. The edge belongs to the length of the runs: over more epochs it is lower. It is stored in FOLDER,
     where `landscape train --at-edge` finds it. A search that is interrupted goes on when the same command is
-    given again. Exit code 3: no edge was found.
+    given again. Exit code 3: no edge was found, or it was not confirmed.
 
     \b
     Example:
@@ -69,21 +76,23 @@ def command(
     """
     arguments = parse_arguments(model_args)
     from landscape.training.config import TrainingConfig
-    from landscape.training.edge import STARTS, EdgeSearch, edge_name
-    from landscape.training.edge_files import EDGE_FILE, stored_or_searched
+    from landscape.training.edge import STARTS, EdgeSearch, confirm_edge, edge_name
+    from landscape.training.edge_files import stored_or_searched
 
     rate = start or STARTS[settings["optimizer"]]
     search = EdgeSearch(TrainingConfig(model_args=arguments, learning_rate=rate, **settings), seeds, tolerance)
-    edge = stored_or_searched(search, output, _trainer(workers))
-    file = output / edge_name(search.config) / EDGE_FILE
+    folder, train = output / edge_name(search.config), _trainer(workers)
+    edge = stored_or_searched(search, output, train)
+    confirmed = confirm_edge(edge, confirm, folder, train) if confirm and edge.bracketed else None
     if as_json:
         inputs = settings | {"model_args": arguments, "start": rate, "seeds": seeds, "tolerance": tolerance}
-        print_json("edge", inputs | {"output": str(output)}, _results(edge) | {"file": str(file)})
+        results = _results(edge, confirmed) | {"folder": str(folder)}
+        print_json("edge", inputs | {"confirm": confirm, "output": str(output)}, results)
     else:
-        _print(edge)
+        _print(edge, confirmed)
     if not edge.monotone:
         note("the outcomes are not monotone: a learning rate that fails lies between two that converge")
-    if not edge.bracketed:
+    if not edge.bracketed or (confirmed is not None and not confirmed.separates):
         raise SystemExit(3)
 
 
@@ -106,34 +115,46 @@ def _trainer(workers: int | None) -> Train:
     return train
 
 
-def _print(edge: Edge) -> None:
-    rows = [(p.learning_rate, f"{p.converged} of {len(p.losses)}", p.median_loss) for p in edge.probes]
-    print_table(["learning_rate", "converged", "median_train_loss"], rows)
+def _print(edge: Edge, confirmed: Confirmation | None) -> None:
+    _print_probes(edge.probes)
     if edge.learning_rate is None:
         click.echo("no edge: no learning rate converges")
     elif edge.above is None:
         click.echo(f"no edge: {show(edge.learning_rate)} converges, and no larger one was tried")
     else:
         click.echo(f"edge {show(edge.learning_rate)}: it converges, {show(edge.above)} does not")
+    if confirmed is not None:
+        click.echo("\nother seeds at half of the edge and at twice the edge")
+        _print_probes((confirmed.half, confirmed.twice))
 
 
-def _results(edge: Edge) -> dict[str, Any]:
+def _print_probes(probes: Sequence[Probe]) -> None:
+    rows = [(p.learning_rate, f"{p.converged} of {len(p.losses)}", p.median_loss) for p in probes]
+    print_table(["learning_rate", "converged", "median_train_loss"], rows)
+
+
+def _results(edge: Edge, confirmed: Confirmation | None) -> dict[str, Any]:
     from landscape.training.edge import RULE
 
-    return {
+    results = {
         "edge": edge.learning_rate,
         "above": edge.above,
         "bracketed": edge.bracketed,
         "monotone": edge.monotone,
         "rule": RULE,
         "loss_limit": edge.loss_limit,
-        "probes": [
-            {
-                "learning_rate": p.learning_rate,
-                "converged": p.converged,
-                "median_train_loss": p.median_loss,
-                "train_losses": p.losses,
-            }
-            for p in edge.probes
-        ],
+        "probes": [_plain(probe) for probe in edge.probes],
+    }
+    if confirmed is None:
+        return results
+    sides = {"half": _plain(confirmed.half), "twice": _plain(confirmed.twice)}
+    return results | {"confirmation": sides | {"separates": confirmed.separates}}
+
+
+def _plain(probe: Probe) -> dict[str, Any]:
+    return {
+        "learning_rate": probe.learning_rate,
+        "converged": probe.converged,
+        "median_train_loss": probe.median_loss,
+        "train_losses": probe.losses,
     }

@@ -28,7 +28,16 @@ from landscape.snapshots import Role, open_run
 from landscape.training import bracket
 from landscape.training.bracket import REACH, bracket_of, is_monotone, next_rates
 from landscape.training.config import TrainingConfig
-from landscape.training.edge import Edge, EdgeSearch, Probe, edge_name, judge, search_edge
+from landscape.training.edge import (
+    Confirmation,
+    Edge,
+    EdgeSearch,
+    Probe,
+    confirm_edge,
+    edge_name,
+    judge,
+    search_edge,
+)
 from landscape.training.edge_files import (
     EDGE_FILE,
     command_for,
@@ -215,6 +224,37 @@ def test_a_finer_search_uses_the_runs_that_are_there(found: tuple[Path, Edge], t
     assert result.learning_rate and result.above and result.above / result.learning_rate <= 1.05
 
 
+def test_other_seeds_confirm_it(found: tuple[Path, Edge], tmp_path: Path) -> None:
+    _, edge = found
+    trained: list[TrainingConfig] = []
+
+    def watched(cells: Sequence[Cell]) -> Iterator[Outcome[Cell, CellResult]]:
+        trained.extend(cell.config for cell in cells)
+        return in_threads(cells)
+
+    confirmed = confirm_edge(edge, 2, tmp_path, watched)
+    assert edge.learning_rate is not None
+    rates = (edge.learning_rate / 2, 2 * edge.learning_rate)
+    assert [(c.learning_rate, c.seed) for c in trained] == [(rate, seed) for rate in rates for seed in (3, 4)]
+    assert {(c.epochs, c.batch_size, c.model) for c in trained} == {(2, 16, "mlp")}
+    assert (confirmed.half.learning_rate, confirmed.twice.learning_rate) == rates
+    assert (confirmed.half.converged, confirmed.twice.converged) == (2, 0) and confirmed.separates
+
+
+def test_all_seeds_must_separate() -> None:
+    good, bad = Probe(0.1, (0.1, 0.2), 2), Probe(0.4, (2.3, math.nan), 0)
+    mixed = Probe(0.4, (0.1, 2.3), 1)
+    assert Confirmation(good, bad).separates
+    assert not Confirmation(mixed, bad).separates and not Confirmation(good, mixed).separates
+
+
+def test_nothing_to_confirm(tmp_path: Path) -> None:
+    edge = Edge(EdgeSearch(seeds=1), 1.0, (judge(0.1, [0.1], 1.0),))
+    with pytest.raises(ConfigurationError, match="find one first"):
+        confirm_edge(edge, 5, tmp_path, no_training)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_search_that_finds_nothing_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Far below all learning rates at which anything is learned."""
     monkeypatch.setattr(bracket, "REACH", 3)
@@ -362,6 +402,10 @@ def test_edge_and_then_train_at_it(
     before = file.read_bytes()
     results = json.loads(invoke(*search, "--json").stdout)["results"]
     assert (results["edge"], results["above"], results["monotone"]) == (edge.learning_rate, edge.above, True)
+    assert "confirmation" not in results
+    confirmed = json.loads(invoke(*search, "--confirm", "2", "--json").stdout)["results"]["confirmation"]
+    assert confirmed["separates"] and (confirmed["half"]["converged"], confirmed["twice"]["converged"]) == (2, 0)
+    assert invoke(*search, "--confirm", "2").stdout.splitlines()[-1].split()[1:4] == ["0", "of", "2"]
     assert file.read_bytes() == before
 
     at_edge = ("train", *FEW, "--epochs", "1", "--seed", "11")
@@ -471,19 +515,6 @@ def test_the_edge_separates_what_converges(tmp_path: Path, batch_size: int) -> N
 
     search = EdgeSearch(TrainingConfig(batch_size=batch_size, epochs=1))
     edge = stored_or_searched(search, tmp_path, in_processes)
-    assert edge.learning_rate is not None and edge.bracketed
-    cells = [
-        Cell(
-            TrainingConfig(batch_size=batch_size, epochs=1, learning_rate=factor * edge.learning_rate, seed=seed),
-            str(tmp_path / f"{factor}_{seed}"),
-        )
-        for factor in (0.5, 2.0)
-        for seed in range(100, 105)
-    ]
-    converged = {0.5: 0, 2.0: 0}
-    for outcome in in_processes(cells):
-        assert outcome.result is not None
-        if outcome.result.outcome == "completed":
-            loss = open_run(outcome.result.directory).metrics["train_loss"][-1]
-            converged[outcome.task.config.learning_rate / edge.learning_rate] += loss <= edge.loss_limit
-    assert converged == {0.5: 5, 2.0: 0}
+    assert edge.bracketed and edge.monotone
+    confirmed = confirm_edge(edge, 5, tmp_path, in_processes)
+    assert (confirmed.half.converged, confirmed.twice.converged) == (5, 0)

@@ -109,6 +109,19 @@ class Edge:
         return is_monotone(self.converges)
 
 
+@dataclass(frozen=True)
+class Confirmation:
+    """What seeds that a search did not see do at half of its edge and at twice the edge."""
+
+    half: Probe
+    twice: Probe
+
+    @property
+    def separates(self) -> bool:
+        """Whether all converge at half of the edge, and none at twice the edge."""
+        return self.half.converged == len(self.half.losses) and self.twice.converged == 0
+
+
 def edge_name(config: TrainingConfig) -> str:
     """Name of the folder of a search: that of its runs without learning rate and seed, and their length."""
     name = run_name(replace(config, seed=0)).removesuffix("_seed0")
@@ -126,9 +139,23 @@ def search_edge(search: EdgeSearch, folder: Path | str, train: Train) -> Edge:
     """
     edge = Edge(search, convergence_limit(search.config), ())
     while rates := next_rates(edge.converges, search.config.learning_rate, search.tolerance):
-        probes = (*edge.probes, *_train_probes(edge, rates, Path(folder), train))
+        probes = (*edge.probes, *_train_probes(edge, rates, range(search.seeds), folder, train))
         edge = replace(edge, probes=tuple(sorted(probes, key=lambda probe: probe.learning_rate)))
     return edge
+
+
+def confirm_edge(edge: Edge, seeds: int, folder: Path | str, train: Train) -> Confirmation:
+    """Train seeds that the search did not see, as long as its runs, on either side of the edge.
+
+    Raises:
+        ConfigurationError: If no edge was found, or the number of seeds is not positive.
+        LandscapeError: If a run cannot be trained.
+    """
+    if edge.learning_rate is None or not edge.bracketed or seeds < 1:
+        raise ConfigurationError(f"{seeds} seeds cannot confirm an edge at {edge.learning_rate}; find one first.")
+    others = range(edge.search.seeds, edge.search.seeds + seeds)
+    half, twice = _train_probes(edge, (edge.learning_rate / 2, 2 * edge.learning_rate), others, folder, train)
+    return Confirmation(half, twice)
 
 
 def convergence_limit(config: TrainingConfig) -> float:
@@ -141,15 +168,17 @@ def judge(learning_rate: float, losses: Sequence[float], loss_limit: float) -> P
     return Probe(learning_rate, tuple(losses), sum(loss <= loss_limit for loss in losses))
 
 
-def _train_probes(edge: Edge, rates: Sequence[float], folder: Path, train: Train) -> list[Probe]:
-    """All seeds at some learning rates, trained at once."""
-    search, losses = edge.search, {}
-    configs = [replace(search.config, learning_rate=r, seed=s) for r in rates for s in range(search.seeds)]
+def _train_probes(
+    edge: Edge, rates: Sequence[float], seeds: Sequence[int], folder: Path | str, train: Train
+) -> list[Probe]:
+    """Some seeds at some learning rates, trained at once."""
+    configs = [replace(edge.search.config, learning_rate=rate, seed=seed) for rate in rates for seed in seeds]
+    losses: dict[tuple[float, int], float] = {}
     for outcome in train(cells_of(configs, folder)):
         if outcome.result is None:
             raise _failure(outcome)
         losses[outcome.task.config.learning_rate, outcome.task.config.seed] = _final_loss(outcome.result)
-    return [judge(r, [losses[r, s] for s in range(search.seeds)], edge.loss_limit) for r in rates]
+    return [judge(rate, [losses[rate, seed] for seed in seeds], edge.loss_limit) for rate in rates]
 
 
 def _final_loss(result: CellResult) -> float:
