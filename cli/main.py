@@ -15,6 +15,7 @@ from landscape.errors import LandscapeError
 COMMANDS = (
     "train",
     "sweep",
+    "edge",
     "snapshots",
     "hessian",
     "spectrum",
@@ -27,7 +28,7 @@ COMMANDS = (
 )
 
 EPILOG = """\b
-Exit codes: 0 done, 1 error, 2 wrong usage, 3 finished but some runs failed.
+Exit codes: 0 done, 1 error, 2 wrong usage, 3 finished but some runs failed, or nothing was found.
 Results go to stdout, all else to stderr."""
 
 

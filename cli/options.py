@@ -81,6 +81,24 @@ class Positive(NumberType):
         return number
 
 
+class Between(NumberType):
+    """A number between two others, both included."""
+
+    def __init__(self, least: float, most: float) -> None:
+        self.least, self.most = least, most
+        self.name = f"{least:g} to {most:g}"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Parse, and refuse what is not within."""
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not self.least <= number <= self.most:
+            self.fail(f"{value!r} is not a number from {self.least:g} to {self.most:g}.", param, ctx)
+        return number
+
+
 class Bytes(NumberType):
     """An amount of memory, in bytes or with a unit."""
 

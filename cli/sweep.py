@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from . import options
-from .output import counter, note, print_json, print_table, show_bytes, show_seconds
+from .output import note, print_json, print_table, show_bytes, show_seconds
+from .runs import epochs_bar
 
 if TYPE_CHECKING:
     from landscape.training.sweep import Cell
-
-# Seconds between two looks at how far the runs have come.
-_LOOK = 3.0
 
 
 @click.command(name="sweep")
@@ -133,7 +129,7 @@ def _train(cells: Sequence[Cell], inputs: dict[str, Any], stack: int | None, as_
     stack_size = (lambda configs: stack) if stack else Forecaster().stack_size
     outcomes = sweep(cells, local_executor(workers, threads=1), workers=workers, stack_size=stack_size)
     results, failures = [], []
-    with _progress(cells):
+    with epochs_bar(cells):
         for outcome in outcomes:
             if outcome.result is not None:
                 results.append(outcome.result)
@@ -150,31 +146,3 @@ def _train(cells: Sequence[Cell], inputs: dict[str, Any], stack: int | None, as_
         print_table(["run", "outcome", "epochs", "reason"], sorted(rows))
     if failures:
         raise SystemExit(3)
-
-
-@contextmanager
-def _progress(cells: Sequence[Cell]) -> Iterator[None]:
-    """A bar of the epochs that are stored, by what the runs' directories show."""
-    ended = threading.Event()
-    with counter("epochs", sum(cell.config.epochs for cell in cells)) as bar:
-        bar.update(_epochs(cells))
-
-        def follow() -> None:
-            while not ended.wait(_LOOK):
-                bar.update(_epochs(cells) - bar.pos)
-
-        thread = threading.Thread(target=follow, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
-        bar.update(_epochs(cells) - bar.pos)
-
-
-def _epochs(cells: Sequence[Cell]) -> int:
-    from landscape.snapshots import run_status
-
-    states = [(cell.config.epochs, run_status(cell.directory)) for cell in cells]
-    return sum(epochs if status.ended else status.epochs for epochs, status in states)

@@ -2,41 +2,34 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from . import options
 from .output import counter, note, print_json, show
+from .run_options import parse_arguments, run_options
+
+if TYPE_CHECKING:
+    from landscape.training.config import TrainingConfig
 
 
 @click.command(name="train")
-@click.option("--model", default="cnn", help="cnn (the paper's), mlp or logistic.")
-@click.option("--model-args", default="{}", metavar="JSON", help='Arguments of the model, such as {"hidden": 25}.')
-@click.option("--dataset", default="mnist", help="mnist (embedded), fashion-mnist, kmnist or cifar10.")
-@click.option("--optimizer", type=click.Choice(["sgd", "adam"]), default="sgd", help="Optimizer.")
+@run_options
 @click.option("--lr", "learning_rate", type=options.Positive(), default=0.1, help="Learning rate, constant.")
-@click.option("--momentum", type=click.FloatRange(0, 1, max_open=True), default=0.0, help="Momentum, sgd only.")
-@click.option("--batch-size", type=options.SIZE, default=16, help="Samples in a step.")
+@click.option(
+    "--at-edge",
+    is_flag=False,
+    flag_value="edges",
+    type=click.Path(path_type=Path),
+    metavar="[FOLDER]",
+    help="Instead of --lr: the edge of convergence that `landscape edge` stored in FOLDER (edges).",
+)
 @click.option("--epochs", type=options.SIZE, default=5, help="Passes over the training data.")
-@click.option("--loss", default="cross_entropy_as_published", help="Training loss; torch's, as in the paper.")
 @click.option("--eps", "epsilon", type=options.Positive(), default=0.3, help="FGSM radius after each epoch.")
 @click.option("--snapshot-every", type=options.SIZE, default=1024, help="Samples seen between two stored pairs.")
-@click.option(
-    "--method",
-    type=click.Choice(["plain", "sam", "flooding", "swa", "fgsm-training", "pgd-training"]),
-    default="plain",
-    help="What is done beside plain training for a wide or robust minimum.",
-)
-@click.option(
-    "--method-args",
-    default="{}",
-    metavar="JSON",
-    help='Arguments of the method, such as {"rho": 0.1}: rho of sam; level of flooding; start of swa; epsilon and '
-    "random_start of both trainings; steps and step_size of pgd-training.",
-)
 @options.seed
 @click.option("--threads", type=options.COUNT, default=1, help="Threads of torch; kept on resume.")
 @click.option("--allow-inexact", is_flag=True, help="Resume although torch, threads or CPU changed.")
@@ -46,6 +39,7 @@ def command(
     output: Path,
     model_args: str,
     method_args: str,
+    at_edge: Path | None,
     threads: int,
     allow_inexact: bool,
     as_json: bool,
@@ -60,15 +54,16 @@ def command(
     Example:
       landscape train --optimizer adam --lr 0.002 --batch-size 128 --epochs 5 --output runs/adam
       landscape train --method sam --method-args '{"rho": 0.1}' --output runs/sam
+      landscape train --optimizer sgd --batch-size 128 --at-edge --output runs/edge
     """
-    arguments: dict[str, Any] = {
-        "model_args": _parse_arguments(model_args, "--model-args", "hidden", 25),
-        "method_args": _parse_arguments(method_args, "--method-args", "rho", 0.1),
-    }
+    arguments = parse_arguments(model_args, method_args)
+    _check_one_learning_rate(at_edge)
     from landscape.problem.datasets import load_dataset
     from landscape.training.config import TrainingConfig
     from landscape.training.loop import train
 
+    if at_edge is not None:
+        settings["learning_rate"] = _learning_rate_at_edge(at_edge, TrainingConfig(**arguments, **settings))
     config = TrainingConfig(**arguments, **settings)
     total = config.epochs * len(load_dataset(config.dataset, "train"))
     with counter(str(output), total) as bar:
@@ -88,15 +83,18 @@ def command(
         click.echo(str(output))
 
 
-def _parse_arguments(text: str, option: str, name: str, value: float) -> dict[str, Any]:
-    """Arguments of a model or method; the error shows one such as they may be."""
-    try:
-        arguments = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise click.BadParameter(f"{text[:80]!r} is not JSON: {error}.", param_hint=option) from error
-    if not isinstance(arguments, dict):
-        raise click.BadParameter(f'{text!r} is not an object such as {{"{name}": {value}}}.', param_hint=option)
-    return arguments
+def _check_one_learning_rate(at_edge: Path | None) -> None:
+    given = click.get_current_context().get_parameter_source("learning_rate")
+    if at_edge is not None and given is not ParameterSource.DEFAULT:
+        raise click.UsageError("--at-edge chooses the learning rate; leave out --lr, or --at-edge.")
+
+
+def _learning_rate_at_edge(folder: Path, config: TrainingConfig) -> float:
+    from landscape.training.edge_files import rate_at_edge
+
+    found = rate_at_edge(folder, config)
+    note(f"learning rate {found.learning_rate}, the edge of {found.folder}")
+    return found.learning_rate
 
 
 def _epoch_line(metrics: dict[str, float]) -> str:
