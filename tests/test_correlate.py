@@ -354,7 +354,9 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
 def test_empty_table_has_a_header(tmp_path: Path) -> None:
     write_rows_csv([], tmp_path / "t.csv")
     assert read_rows_csv(tmp_path / "t.csv") == []
-    assert (tmp_path / "t.csv").read_text().startswith("run,run_id,theta_sha256,path,at,model,optimizer,")
+    assert (
+        (tmp_path / "t.csv").read_text().startswith("run,run_id,theta_sha256,path,at,model,model_args,optimizer,")
+    )
 
 
 @pytest.mark.parametrize("seeds", [0, 1, 5])

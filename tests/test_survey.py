@@ -25,7 +25,7 @@ from landscape.training.loop import train
 
 CONFIG = MeasureConfig(levels=(1.7,), theta_samples=20, x_samples=2, attack_samples=40, eigen_tol=0.1, tol=0.1)
 NAMES = ("a", "b", "c")
-IDENTITY = {column.name for column in COLUMNS[:17]}
+IDENTITY = {column.name for column in COLUMNS[:18]}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -108,6 +108,7 @@ def test_a_row_is_identity_and_measurement(runs: Path, ledger: Ledger) -> None:
         "path": str(runs / "b"),
         "at": "last",
         "model": "logistic",
+        "model_args": None,
         "optimizer": "sgd",
         "method": "plain",
         "method_args": None,

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
 
 from landscape.report.curve import COLOURS
 from landscape.report.figures import FORMATS
@@ -32,7 +32,7 @@ RED, BLACK = "#B2182B", "#000000"
 DASHES: Mapping[str, tuple[int, tuple[int, ...]]] = {"published": (0, (4, 2)), "exact": (0, ())}
 WORDS = {"published": "as published (float32)", "exact": "exact gradients"}
 _NAMES = {"adam": "Adam", "sgd": "SGD"}
-_DOT: dict[str, Any] = {"linestyle": "none", "marker": ".", "markersize": 1.5, "alpha": 0.35, "markeredgewidth": 0}
+_DOT: dict[str, Any] = {"linestyle": "none", "marker": ".", "markersize": 2.2, "alpha": 0.4, "markeredgewidth": 0}
 
 
 def save_figure(
@@ -60,6 +60,7 @@ def draw_learning_curve(curve: LearningCurve) -> Figure:
         shares = 100 * metrics[f"fgsm_accuracy_{reading}"]
         accuracy.plot(epochs, shares, color=GREEN, linestyle=DASHES[reading], label=f"FGSM, {WORDS[reading]}")
     accuracy.set(ylim=(0, 101), xlabel="epoch", ylabel="accuracy (%)", xlim=(0, max(epochs[-1], 1)))
+    accuracy.xaxis.set_major_locator(MaxNLocator(integer=True))
     accuracy.legend(loc="best", frameon=False)
     figure.suptitle(f"{settings(curve.subject)}, seed {curve.subject.seed}", fontsize=8)
     return figure
