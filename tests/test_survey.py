@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -25,7 +26,7 @@ from landscape.training.loop import train
 
 CONFIG = MeasureConfig(levels=(1.7,), theta_samples=20, x_samples=2, attack_samples=40, eigen_tol=0.1, tol=0.1)
 NAMES = ("a", "b", "c")
-IDENTITY = {column.name for column in COLUMNS[:18]}
+IDENTITY = {column.name for column in itertools.takewhile(lambda column: column.name != "train_loss", COLUMNS)}
 
 
 @pytest.fixture(scope="module", autouse=True)
