@@ -146,11 +146,8 @@ def _write_tables(tables: Sequence[Table], runs: Sequence[TrainedRun], output: P
 def _protocol(runs: Sequence[TrainedRun]) -> str:
     """What the runs of one protocol have in common, in words."""
     first, seeds = runs[0], sorted({run.seed for run in runs})
-    arguments = f" {json.dumps(dict(first.model_args), sort_keys=True)}" if first.model_args else ""
-    method = first.settings.get("method", "plain")
-    by = "" if method == "plain" else f" by {method}"
     return (
-        f"{len(runs)} runs of {first.model}{arguments} on {first.settings['dataset']}{by}, "
+        f"{_number_of_runs(len(runs))} of {_network(first)} on {first.settings['dataset']}{_method(first)}, "
         f"{first.settings['epochs']} epochs (the paper trains 120), seeds {', '.join(map(str, seeds))}."
     )
 
@@ -236,11 +233,24 @@ def _shown(value: Any) -> Any:
     return float("nan") if value is None else value
 
 
+def _network(run: TrainedRun) -> str:
+    """Its model, and the arguments of that."""
+    return run.model + (f" {json.dumps(dict(run.model_args), sort_keys=True)}" if run.model_args else "")
+
+
+def _method(run: TrainedRun) -> str:
+    """What it is trained by, unless that is plain training."""
+    method, arguments = run.settings.get("method", "plain"), run.settings.get("method_args")
+    if method == "plain":
+        return ""
+    return f" by {method}" + (f" {json.dumps(arguments, sort_keys=True)}" if arguments else "")
+
+
 def _note_left_out(others: Sequence[TrainedRun]) -> None:
     """Say which runs are in no table."""
-    kinds = Counter((run.model, json.dumps(dict(run.model_args)), run.settings["epochs"]) for run in others)
-    for (model, arguments, epochs), count in sorted(kinds.items(), key=str):
-        note(f"in no table: {_number_of_runs(count)} of {model} {arguments}, {epochs} epochs")
+    kinds = Counter(f"{_network(run)}{_method(run)}, {run.settings['epochs']} epochs" for run in others)
+    for kind, count in sorted(kinds.items()):
+        note(f"in no table: {_number_of_runs(count)} of {kind}")
 
 
 def _number_of_runs(count: int) -> str:

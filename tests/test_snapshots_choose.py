@@ -115,6 +115,16 @@ def test_rules_that_mean_nothing(stored: Path, at: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("at", "what"),
+    [("best=nope", "reading 'nope' is unknown"), ("best=exact,2", "tolerance 2.0 cannot be"),
+     ("best=exact,x", "tolerance 'x' is no number")],
+)  # fmt: skip
+def test_wrong_rules_are_told_by_their_fault(stored: Path, at: str, what: str) -> None:
+    with pytest.raises(ConfigurationError, match=what):
+        select_index(open_run(stored), at)
+
+
+@pytest.mark.parametrize(
     ("at", "available"),
     [("epoch=9", r"\[2, 3, 4, 5\]"), ("epoch=0", r"\[1, 2, 3, 4\]"), ("samples=2049", r"\[1024, 2048, 3072, 4096"),
      ("index=15", "0 to 14"), ("samples=123456789012345678", r"15360\]")],

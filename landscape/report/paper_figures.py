@@ -55,10 +55,12 @@ def draw_learning_curve(curve: LearningCurve) -> Figure:
     _draw_losses(loss, curve)
     _draw_step_norms(step, curve)
     epochs, metrics = curve.metrics["epoch"], curve.metrics
-    accuracy.plot(epochs, 100 * metrics["clean_accuracy"], color=RED, label="clean test data")
+    mark = _mark(epochs)
+    accuracy.plot(epochs, 100 * metrics["clean_accuracy"], color=RED, marker=mark, label="clean test data")
     for reading in READINGS:
         shares = 100 * metrics[f"fgsm_accuracy_{reading}"]
-        accuracy.plot(epochs, shares, color=GREEN, linestyle=DASHES[reading], label=f"FGSM, {WORDS[reading]}")
+        words = f"FGSM, {WORDS[reading]}"
+        accuracy.plot(epochs, shares, color=GREEN, linestyle=DASHES[reading], marker=mark, label=words)
     accuracy.set(ylim=(0, 101), xlabel="epoch", ylabel="accuracy (%)", xlim=(0, max(epochs[-1], 1)))
     accuracy.xaxis.set_major_locator(MaxNLocator(integer=True))
     accuracy.legend(loc="best", frameon=False)
@@ -69,7 +71,8 @@ def draw_learning_curve(curve: LearningCurve) -> Figure:
 def _draw_losses(axes: Axes, curve: LearningCurve) -> None:
     positive = curve.batch_loss > 0
     axes.plot(curve.positions[positive], curve.batch_loss[positive], color=BLUE, zorder=2, **_DOT)
-    axes.plot(curve.metrics["epoch"], curve.metrics["train_loss"], color=BLUE, zorder=3)
+    epochs = curve.metrics["epoch"]
+    axes.plot(epochs, curve.metrics["train_loss"], color=BLUE, marker=_mark(epochs), zorder=3)
     zeros = len(positive) - int(positive.sum())
     hidden = f"; {zeros} batch losses of exactly 0 are not shown" if zeros else ""
     axes.set_title(f"points: single batches; line: all training data{hidden}", loc="left")
@@ -80,12 +83,18 @@ def _draw_step_norms(axes: Axes, curve: LearningCurve) -> None:
     moved = curve.step_norm > 0
     if moved.any():
         axes.plot(curve.positions[moved], curve.step_norm[moved], color=BLACK, zorder=2, **_DOT)
-        axes.plot(*_medians(curve.positions, curve.step_norm), color=BLACK, zorder=3)
+        epochs, medians = _medians(curve.positions, curve.step_norm)
+        axes.plot(epochs, medians, color=BLACK, marker=_mark(epochs), zorder=3)
         axes.set_title("points: single steps; line: median of an epoch", loc="left")
     else:  # of a thinned run only what was measured is left
         axes.plot(curve.metrics["epoch"], curve.metrics["step_norm"], color=BLACK, marker=".")
         axes.set_title("last step of each epoch", loc="left")
     axes.set(yscale="log", ylabel=r"$\|\theta^k-\theta^{k-1}\|$")
+
+
+def _mark(points: Sequence[float] | np.ndarray) -> str:
+    """The marker of a line: a single point would not be seen without."""
+    return "o" if len(points) == 1 else ""
 
 
 def _medians(positions: np.ndarray, values: np.ndarray) -> tuple[list[float], list[float]]:

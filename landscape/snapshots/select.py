@@ -45,10 +45,13 @@ class BestRule:
     def parse(cls, text: str) -> BestRule:
         """The rule from ``READING`` or ``READING,TOLERANCE``."""
         reading, comma, tolerance = text.partition(",")
+        if not comma:
+            return cls(reading)
         try:
-            return cls(reading, float(tolerance)) if comma else cls(reading)
+            share = float(tolerance)
         except ValueError as error:
             raise ConfigurationError(f"the tolerance {tolerance!r} is no number; write {FORMS}.") from error
+        return cls(reading, share)
 
 
 def epoch_end_rows(run: Run) -> dict[int, int]:
