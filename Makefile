@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ENVIRONMENT := $(VENV)/.complete
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint format types imports bench-theta bench-x bench-large bench-hessian bench-training clean
+.PHONY: help demo test test-slow lint format types imports bench-theta bench-x bench-large bench-hessian bench-training bench-attacks clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST)
@@ -54,6 +54,11 @@ bench-hessian: $(ENVIRONMENT)  ## Five Hessian eigenpairs against other tools (a
 
 bench-training: $(ENVIRONMENT)  ## Seconds of an epoch against a plain PyTorch loop (ten minutes)
 	$(BIN)/python benchmarks/training.py --optimizer sgd adam --rounds 2
+
+bench-attacks: $(ENVIRONMENT)  ## The attack ladder against torchattacks' attacks one by one
+	$(BIN)/python benchmarks/attacks.py --norm inf --eps 0.3
+	$(BIN)/python benchmarks/attacks.py --norm inf --eps 0.1
+	$(BIN)/python benchmarks/attacks.py --norm 2
 
 clean:  ## Remove the environment and all caches
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -28,7 +28,11 @@ if TYPE_CHECKING:
     from landscape.problem.input_objective import input_objective as input_objective
     from landscape.problem.parameter_objective import parameter_objective as parameter_objective
     from landscape.robustness.accuracy import robust_accuracy as robust_accuracy
+    from landscape.robustness.audit import MaskingAudit as MaskingAudit
+    from landscape.robustness.audit import masking_audit as masking_audit
     from landscape.robustness.fgsm import fgsm as fgsm
+    from landscape.robustness.ladder import Ladder as Ladder
+    from landscape.robustness.ladder import run_ladder as run_ladder
     from landscape.snapshots import Snapshot as Snapshot
     from landscape.snapshots import load_snapshot as load_snapshot
     from landscape.study.correlate import correlate as correlate
@@ -39,7 +43,9 @@ if TYPE_CHECKING:
 # Where each public name lives. They are imported on first use: torch takes seconds, and `--help` needs none of it.
 _HOMES = {
     "Eigenpairs": "geometry.eigenpairs",
+    "Ladder": "robustness.ladder",
     "LevelSetDistance": "geometry.level_sets",
+    "MaskingAudit": "robustness.audit",
     "Objective": "objectives",
     "Snapshot": "snapshots",
     "SpectralDensity": "geometry.spectrum",
@@ -55,10 +61,12 @@ _HOMES = {
     "input_objective": "problem.input_objective",
     "level_set_distance": "geometry.level_sets",
     "load_snapshot": "snapshots",
+    "masking_audit": "robustness.audit",
     "measure": "study.measure",
     "objective": "objectives",
     "parameter_objective": "problem.parameter_objective",
     "robust_accuracy": "robustness.accuracy",
+    "run_ladder": "robustness.ladder",
     "spectral_density": "geometry.spectrum",
     "top_eigenpairs": "geometry.eigenpairs",
     "trace": "geometry.spectrum",

@@ -18,6 +18,7 @@ from torch import Generator, Tensor
 from landscape.objectives import FunctionObjective, objective
 from landscape.problem.datasets import DATASETS, load_dataset
 from landscape.problem.models import model_with
+from landscape.robustness.ladder import Effort
 from landscape.snapshots import load_snapshot
 from landscape.training.evaluate import evaluate
 
@@ -26,6 +27,7 @@ reference: Any = importlib.import_module("reference_theta")
 rivals: Any = importlib.import_module("rivals_theta")
 benchmark: Any = importlib.import_module("level_set_theta")
 training: Any = importlib.import_module("training")
+attacks: Any = importlib.import_module("attacks")
 
 SPECTRUM = torch.tensor([9.0, 5, 3, 1, 0.5, 0.1, 0, -0.05], dtype=torch.float64)
 LEVELS = (0.3, 0.7, 2.0)
@@ -219,3 +221,18 @@ def test_the_plain_loop_measures_what_we_measure(monkeypatch: pytest.MonkeyPatch
     assert loss == pytest.approx(expected["train_loss"], rel=1e-3)
     assert accuracies == pytest.approx([expected[name] for name in names], abs=0.011)
     assert expected["fgsm_accuracy_exact"] < 0.95
+
+
+@pytest.mark.parametrize("norm", [2.0, math.inf])
+def test_both_sides_of_the_attack_benchmark_attack_alike(norm: float) -> None:
+    """Same settings, same samples: the deterministic rungs decide alike, and the others nearly."""
+    pytest.importorskip("torchattacks")
+    snapshot = load_snapshot("embedded:runs/adam_lr0.0015_b16_seed0")
+    model = model_with(snapshot.model, snapshot.model_args, snapshot.parameters)
+    test = load_dataset("mnist", "test")
+    effort = Effort(3, 6, 1, 5, 2, 6, 20, 10, 1)
+    found = attacks.compare(model, test.images[:40], test.labels[:40], {2.0: 1.0}.get(norm, 0.1), norm, 1, effort)
+    assert len(found) == (8 if norm == math.inf else 6)
+    for name, row in found.items():
+        assert len(row["ours"]) == len(row["theirs"]) == 1
+        assert row["accuracy"] == pytest.approx(row["their_accuracy"], abs=0.15) or name == "carlini_wagner", name

@@ -40,7 +40,7 @@ def fgsm(model: nn.Module, x: Tensor, y: Tensor, eps: float, loss: str = EXACT) 
 def gradient_sign(model: nn.Module, x: Tensor, y: Tensor, loss: str = EXACT) -> Tensor:
     """The direction of FGSM, sign ∇_x loss, which all radii share; arguments as in `fgsm`."""
     _check(0.0, x)
-    return _gradient(model, x, y, loss).sign()
+    return loss_gradient(model, x, y, loss).sign()
 
 
 def perturbed(x: Tensor, sign: Tensor, eps: float) -> Tensor:
@@ -57,7 +57,8 @@ def _check(eps: float, x: Tensor) -> None:
         )
 
 
-def _gradient(model: nn.Module, x: Tensor, y: Tensor, loss: str) -> Tensor:
+def loss_gradient(model: nn.Module, x: Tensor, y: Tensor, loss: str = EXACT) -> Tensor:
+    """∇_x of each sample's loss, ``(B, …) -> (B, …)``; arguments as in `fgsm`."""
     if loss == AS_PUBLISHED:
         return published_gradient(model, x, y)
     phi = input_objective(model, x, y, loss)
