@@ -108,7 +108,9 @@ def _texts(value: Statistic, quantity: str) -> tuple[str, str]:
 
 
 def _footnotes(tables: Sequence[Table]) -> str:
-    lost = sum(cell.num_unmeasured for cell in {c for table in tables[::2] for c in table.cells})
+    # Both readings of a table are over the same runs.
+    numbers = {table.number: sum(cell.num_unmeasured for cell in table.cells) for table in tables}
+    lost = sum(numbers.values())
     if not lost:
         return ""
     runs, have = ("run", "has") if lost == 1 else ("runs", "have")

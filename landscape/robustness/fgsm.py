@@ -33,13 +33,15 @@ def fgsm(model: nn.Module, x: Tensor, y: Tensor, eps: float, loss: str = EXACT) 
     Raises:
         ConfigurationError: If ε is negative or not finite, or ``x`` leaves [0, 1].
     """
-    _check(eps, x)
+    if not 0 <= eps < float("inf"):
+        raise ConfigurationError(f"ε = {eps} cannot be an attack radius; pass a finite number ≥ 0, such as 0.3.")
+    check_range(x)
     return x.clone() if eps == 0 else perturbed(x, gradient_sign(model, x, y, loss), eps)
 
 
 def gradient_sign(model: nn.Module, x: Tensor, y: Tensor, loss: str = EXACT) -> Tensor:
     """The direction of FGSM, sign ∇_x loss, which all radii share; arguments as in `fgsm`."""
-    _check(0.0, x)
+    check_range(x)
     return loss_gradient(model, x, y, loss).sign()
 
 
@@ -48,10 +50,9 @@ def perturbed(x: Tensor, sign: Tensor, eps: float) -> Tensor:
     return (x + eps * sign).clamp(0, 1)
 
 
-def _check(eps: float, x: Tensor) -> None:
-    if not 0 <= eps < float("inf"):
-        raise ConfigurationError(f"ε = {eps} cannot be an attack radius; pass a finite number ≥ 0, such as 0.3.")
-    if not (x.min() >= 0 and x.max() <= 1):  # NaN is refused too
+def check_range(x: Tensor) -> None:
+    """Refuse images outside of [0, 1] with a ConfigurationError; NaN is refused too."""
+    if not (x.min() >= 0 and x.max() <= 1):
         raise ConfigurationError(
             f"images lie in [{x.min():.3g}, {x.max():.3g}]; attacks work on [0, 1]: normalise inside the model."
         )

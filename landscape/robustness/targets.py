@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from landscape.errors import ConfigurationError
 from landscape.problem.losses import loss_by_name
 from landscape.problem.network import channels_last, check_problem, detached
 from landscape.robustness.accuracy import predict
+from landscape.robustness.fgsm import check_range
 
 # Images in one forward pass at most.
 CHUNK = 1000
@@ -124,14 +124,6 @@ def target_of(model: nn.Module, x: Tensor, y: Tensor) -> Target:
     check_range(x)
     check_problem(model, x, y, "log_odds")
     return Target(model, x.detach(), y, detached(model))
-
-
-def check_range(x: Tensor) -> None:
-    """Refuse images outside of [0, 1]; NaN is refused too."""
-    if not (x.min() >= 0 and x.max() <= 1):
-        raise ConfigurationError(
-            f"images lie in [{x.min():.3g}, {x.max():.3g}]; attacks work on [0, 1]: normalise inside the model."
-        )
 
 
 def wrong(logits: Tensor, y: Tensor) -> Tensor:
