@@ -58,6 +58,7 @@ def make_rows(
                         "d_theta_flag[ln2]": "ok", "d_x_median[ln2]": d_x,
                         "w_x_median[ln2]": d_x / (LEVELS["ln2"] - loss),
                         "fgsm_published[0.3]": published, "fgsm_exact[0.3]": published * rng.uniform(0.3, 0.6),
+                        "worst_case[0.3]": published * rng.uniform(0.1, 0.2), "masking[0.3]": "sound",
                     })  # fmt: skip
     return rows
 
@@ -179,16 +180,31 @@ def test_verdict_is_a_function_of_the_numbers() -> None:
     assert verdict(dataclasses.replace(c, verdict="something else")) == c.verdict
 
 
-def test_width_and_fgsm_for_both_readings() -> None:
-    both = correlate(make_rows(2.0, fgsm_link=4.0), FAST)
-    assert "holds for both FGSM readings" in both.verdict
+def test_width_and_accuracy_for_all_readings() -> None:
+    every = correlate(make_rows(2.0, fgsm_link=4.0), FAST)
+    assert "holds under FGSM as published and under FGSM with exact gradients and in the worst" in every.verdict
     neither = correlate(make_rows(2.0, fgsm_link=0.0, seed=1), FAST)
-    assert "is not found as claimed for either FGSM reading" in neither.verdict
+    assert "is not found as claimed for any reading" in neither.verdict
     rng = np.random.default_rng(0)
-    masked: list[Row] = [{**r, "fgsm_exact[0.3]": float(rng.random())} for r in make_rows(2.0, fgsm_link=4.0)]
-    assert "holds only as published, so it depends on how" in correlate(masked, FAST).verdict
+    masked: list[Row] = [
+        {**r, "fgsm_exact[0.3]": float(rng.random()), "worst_case[0.3]": float(rng.random())}
+        for r in make_rows(2.0, fgsm_link=4.0)
+    ]
+    assert "holds only under FGSM as published, so it depends on what" in correlate(masked, FAST).verdict
+    fallen: list[Row] = [{**r, "worst_case[0.3]": 0.0} for r in make_rows(2.0, fgsm_link=4.0)]
+    assert "In the worst case it cannot be tested: y constant." in correlate(fallen, FAST).verdict
+    assert "0.0% are left." in correlate(fallen, FAST).verdict
     opposite = correlate(make_rows(2.0, fgsm_link=-4.0), FAST)
-    assert "has the opposite sign for both FGSM readings" in opposite.verdict
+    assert "has the opposite sign under FGSM as published and under FGSM with exact" in opposite.verdict
+
+
+def test_masking_is_counted_at_the_radius_of_the_tests() -> None:
+    rows: list[Row] = [{**r, "masking[0.1]": "gradient masking"} for r in make_rows(0.0)]
+    rows[3]["masking[0.3]"], rows[4]["masking[0.3]"] = "arithmetic masking", None
+    c = correlate(rows, FAST)
+    assert c.masking == {"sound": 58, "arithmetic masking": 1}
+    assert "at ε = 0.3 calls the runs: 58 sound, 1 arithmetic masking." in c.verdict
+    assert "masking audit" not in correlate([{**r, "masking[0.3]": None} for r in rows], FAST).verdict
 
 
 def test_fgsm_gap() -> None:
@@ -257,7 +273,7 @@ def test_cells_are_model_optimizer_rate_and_batch() -> None:
 
 def test_pairs_panels_and_matrix_agree() -> None:
     c = correlate(make_rows(1.0), FAST)
-    assert len(c.names) == 7 and len(c.pairs) == 21 and len(c.panels) == 8 * 2
+    assert len(c.names) == 8 and len(c.pairs) == 28 and len(c.panels) == 11 * 2
     assert c.primary is c.pair(*PAIR) and c.primary is c.pair(*reversed(PAIR))
     for i, x in enumerate(c.names):
         for j, y in enumerate(c.names):
@@ -365,7 +381,7 @@ def test_terminal_table_is_aligned_and_starts_with_the_primary_pair(seeds: int) 
     lines = format_table(c).splitlines()
     header = next(i for i, line in enumerate(lines) if line.startswith("x "))
     body = lines[header + 2 :]
-    assert len(body) == 21 and body[0].split()[:2] == list(PAIR)
+    assert len(body) == 28 and body[0].split()[:2] == list(PAIR)
     starts = [match.start() for match in re.finditer(r"-+", lines[header + 1])]
     assert all(line[start - 1 : start] in (" ", "") for line in body for start in starts[1:])
     assert "nan" not in "\n".join(lines)

@@ -11,9 +11,11 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from small_runs import HERE
 
@@ -54,6 +56,45 @@ def test_round_trip(tmp_path: Path) -> None:
         assert list(ledger.find(["b", "a", "c"])) == ["a"]
         assert same(ledger.find(["a"])["a"], ROW)
         assert ledger.find([]) == {}
+
+
+def test_arrays_of_samples_lie_beside_the_row(tmp_path: Path) -> None:
+    path = tmp_path / "rows.sqlite"
+    stands, distance = np.array([[True, False, True]]), np.array([0.5, math.inf, math.nan], np.float32)
+    with Ledger(path) as ledger:
+        ledger.write("a", SUBJECT, ROW, 1.5, {"stands": stands, "distance": distance})
+        ledger.write("b", SUBJECT, ROW, 1.5)
+    with Ledger(path) as ledger:
+        found = ledger.arrays("a")
+        assert set(found) == {"stands", "distance"} and found["stands"].dtype == bool
+        np.testing.assert_array_equal(found["stands"], stands)
+        np.testing.assert_array_equal(found["distance"], distance)
+        assert ledger.arrays("b") == {} == ledger.arrays("c")
+        ledger.write("a", SUBJECT, ROW, 1.5)
+        assert ledger.arrays("a") == {}, "arrays of an earlier measurement would not be those of the row"
+
+
+def test_damaged_arrays_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "rows.sqlite"
+    with Ledger(path) as ledger:
+        ledger.write("a", SUBJECT, ROW, 1.5, {"stands": np.zeros(300)})
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("UPDATE arrays SET npz = substr(npz, 1, 60)")
+    with Ledger(path) as ledger, pytest.raises(LedgerError, match="cannot be used"):
+        ledger.arrays("a")
+
+
+def test_a_ledger_without_arrays_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "rows.sqlite"
+    with Ledger(path) as ledger:
+        ledger.write("a", SUBJECT, ROW, 1.5)
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("DROP TABLE arrays")
+        database.execute("PRAGMA user_version=1")
+    with Ledger(path) as ledger:
+        assert same(ledger.find(["a"])["a"], ROW) and ledger.arrays("a") == {}
+        ledger.write("b", SUBJECT, ROW, 1.5, {"stands": np.ones(3)})
+        assert len(ledger.arrays("b")) == 1
 
 
 def test_a_later_row_replaces(tmp_path: Path) -> None:

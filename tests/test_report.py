@@ -37,7 +37,7 @@ def make_rows(optimizers: tuple[str, ...] = ("adam", "sgd"), seeds: int = 5) -> 
             "d_x_median[ln2]": 1.5 * math.exp(0.3 * rng.normal()),
             "w_x_median[ln2]": 2.0 * math.exp(0.3 * rng.normal()),
             "lambda_1": 20 * math.exp(-latent), "fgsm_published[0.3]": rng.uniform(0.02, 0.6),
-            "fgsm_exact[0.3]": rng.uniform(0.0, 0.3),
+            "fgsm_exact[0.3]": rng.uniform(0.0, 0.3), "worst_case[0.3]": rng.uniform(0.0, 0.1),
         })  # fmt: skip
     return rows
 
@@ -109,15 +109,23 @@ def test_pdf_embeds_truetype_fonts(drawn: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["w_theta-fgsm", "w_x-fgsm", "lambda_1-fgsm"])
-def test_both_readings_are_drawn(drawn: Path, rows: list[Row], correlations: Correlations, name: str) -> None:
+def test_all_readings_are_drawn(drawn: Path, rows: list[Row], correlations: Correlations, name: str) -> None:
     said = svg_text(drawn / f"{name}.svg")
     assert all(said.count(reading) == 2 for reading in READINGS)  # once per optimizer
     axes = panels(rows, correlations, name)
-    assert [num_points(a) for a in axes] == [30] * 4
+    assert [num_points(a) for a in axes] == [30] * 6
     assert all(a.get_ylim() == (0.0, 1.0) and a.get_xscale() == "log" for a in axes)
     heights = [np.concatenate([np.asarray(c.get_offsets())[:, 1] for c in a.collections]) for a in axes]
     assert sorted(heights[0]) == sorted(float(r["fgsm_published[0.3]"] or 0) for r in rows[:30])
     assert sorted(heights[2]) == sorted(float(r["fgsm_exact[0.3]"] or 0) for r in rows[:30])
+    assert sorted(heights[4]) == sorted(float(r["worst_case[0.3]"] or 0) for r in rows[:30])
+
+
+def test_readings_that_no_row_has_are_not_drawn(tmp_path: Path, rows: list[Row]) -> None:
+    older: list[Row] = [{k: v for k, v in row.items() if k != "worst_case[0.3]"} for row in rows]
+    draw_figures(older, correlate(older, FAST), tmp_path, ["svg"])
+    said = svg_text(tmp_path / "w_theta-fgsm.svg")
+    assert [said.count(reading) for reading in READINGS] == [2, 2, 0]
 
 
 def test_panels_show_the_numbers_of_the_study(rows: list[Row], correlations: Correlations) -> None:
@@ -144,7 +152,7 @@ def test_text_is_at_least_7_pt_and_stays_on_the_page(rows: list[Row], correlatio
         assert min(t.get_fontsize() for t in texts) >= 7
         titles = [a.get_title(loc="left") for a in figure.axes]
         boxes = [t.get_window_extent() for t in texts if t.get_text() in titles]
-        assert len(boxes) in (2, 4)
+        assert len(boxes) in (2, 6)
         assert all(b.x0 >= 0 and b.x1 <= figure.bbox.x1 and b.y1 <= figure.bbox.y1 for b in boxes)
         assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from landscape.errors import ConfigurationError
 from landscape.report.scatter import Scatter, draw_scatter
 from landscape.report.style import save, style
 from landscape.study.associations import Columns, Correlations
-from landscape.study.columns import Rows
+from landscape.study.columns import Rows, numbers
 
 FORMATS = ("pdf", "svg", "png")
 FIGURES = ("w_theta-w_x", "w_theta-fgsm", "w_x-fgsm", "d_theta-d_x", "lambda_1-fgsm")
-READINGS = ("as published (float32 cross-entropy)", "exact (log-odds)")
+READINGS = ("FGSM as published (float32 cross-entropy)", "FGSM exact (log-odds)", "worst case of all attacks")
 
 
 def draw_figures(
@@ -34,15 +36,16 @@ def draw_figures(
     paths = []
     with style():
         for name, scatter in scatters(correlations.columns, correlations.config.eps).items():
-            figure = draw_scatter(used, scatter, correlations.panels)
+            figure = draw_scatter(used, _measured(scatter, used), correlations.panels)
             paths += [save(figure, Path(directory, f"{name}.{suffix}"), suffix) for suffix in formats]
     return paths
 
 
 def scatters(columns: Columns, eps: float) -> dict[str, Scatter]:
     """The five figures by name."""
-    widths, robust = (columns.w_theta, columns.w_x, columns.lambda_1), (columns.published, columns.exact)
-    label = rf"accuracy under FGSM, $\varepsilon={eps:g}$ (%)"
+    widths = columns.w_theta, columns.w_x, columns.lambda_1
+    robust = columns.published, columns.exact, columns.worst
+    label = rf"accuracy, $\varepsilon={eps:g}$ (%)"
     fgsm = [Scatter(x, robust, READINGS, label) for x in widths]
     drawn = (
         Scatter(columns.w_theta, (columns.w_x,)),
@@ -52,6 +55,18 @@ def scatters(columns: Columns, eps: float) -> dict[str, Scatter]:
         fgsm[2],
     )
     return dict(zip(FIGURES, drawn, strict=True))
+
+
+def _measured(scatter: Scatter, rows: Rows) -> Scatter:
+    """The figure without readings that no row has; all of them if none has any."""
+    known = [i for i, y in enumerate(scatter.ys) if any(map(math.isfinite, numbers(rows, y)))]
+    if not known:
+        return scatter
+    return replace(
+        scatter,
+        ys=tuple(scatter.ys[i] for i in known),
+        titles=tuple(scatter.titles[i] for i in known if i < len(scatter.titles)),
+    )
 
 
 def _check(rows: Rows, correlations: Correlations, formats: Sequence[str]) -> None:

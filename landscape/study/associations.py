@@ -12,6 +12,7 @@ from landscape.errors import ConfigurationError
 from landscape.study.columns import (
     BELOW_MINIMUM,
     NOT_REACHED,
+    attack_column,
     distance_column,
     fgsm_column,
     level_label,
@@ -45,7 +46,7 @@ class CorrelateConfig:
 
 @dataclass(frozen=True)
 class Columns:
-    """The seven columns that one configuration relates."""
+    """The eight columns that one configuration relates."""
 
     w_theta: str
     w_x: str
@@ -54,6 +55,16 @@ class Columns:
     lambda_1: str
     published: str
     exact: str
+    worst: str
+
+    @property
+    def robustness(self) -> dict[str, str]:
+        """Columns of accuracy under attack, by the words for their reading."""
+        return {
+            "under FGSM as published": self.published,
+            "under FGSM with exact gradients": self.exact,
+            "in the worst case": self.worst,
+        }
 
 
 @dataclass(frozen=True)
@@ -65,6 +76,7 @@ class FgsmGap:
     max: float
     mean_published: float
     mean_exact: float
+    mean_worst: float  # over the rows that have a worst case
 
     @property
     def vanishing_share(self) -> float:
@@ -97,6 +109,7 @@ class Correlations:
     panels: Mapping[tuple[str, str, str], Association]
     simpson: bool
     fgsm_gap: FgsmGap
+    masking: Mapping[str, int]  # rows by the verdict of the masking audit at ε
     verdict: str
 
     def pair(self, x: str, y: str) -> Association:
@@ -114,6 +127,7 @@ def columns_of(config: CorrelateConfig) -> Columns:
         lambda_1="lambda_1",
         published=fgsm_column("published", config.eps),
         exact=fgsm_column("exact", config.eps),
+        worst=attack_column("worst_case", config.eps),
     )
 
 
@@ -122,7 +136,9 @@ def figure_pairs(columns: Columns) -> tuple[Pair, ...]:
     return (
         (columns.w_theta, columns.w_x),
         (columns.d_theta, columns.d_x),
-        *itertools.product((columns.w_theta, columns.w_x, columns.lambda_1), (columns.published, columns.exact)),
+        *itertools.product(
+            (columns.w_theta, columns.w_x, columns.lambda_1), (columns.published, columns.exact, columns.worst)
+        ),
     )
 
 

@@ -80,7 +80,22 @@ COLUMNS: tuple[Column, ...] = (
     Column("clean_accuracy", "number", "share", "clean accuracy"),
     Column("fgsm_published", "number", "share", "FGSM accuracy, as published", "eps"),
     Column("fgsm_exact", "number", "share", "FGSM accuracy, exact", "eps"),
+    Column("worst_case", "number", "share", "worst-case accuracy", "eps"),
+    Column("random_noise", "number", "share", "accuracy under random noise", "eps"),
+    Column("pgd_log_odds", "number", "share", "PGD accuracy", "eps"),
+    Column("nearest_boundary", "number", "share", "share beyond $\\varepsilon$ of the boundary", "eps"),
+    Column("square", "number", "share", "accuracy under the Square attack", "eps"),
+    Column("boundary_median", "number", "1", r"median $\ell_\infty$ distance to the boundary"),
+    Column("masking", "text", "", "masking audit", "eps"),
+    Column("masking_reasons", "text", "", "reasons of the audit", "eps"),
+    Column("rounded_share", "number", "share", "share of rounded gradients"),
+    Column("vanished_share", "number", "share", "share of vanished gradients"),
+    Column("zero_loss_share", "number", "share", "share with loss exactly 0"),
+    Column("balance_median", "number", "1", "median balance of logit gradients"),
+    Column("cosine_median", "number", "1", "median cosine of published and exact gradient"),
+    Column("margin_q10", "number", "nat", "10 % quantile of the margin"),
     Column("margin_median", "number", "nat", "median margin"),
+    Column("margin_q90", "number", "nat", "90 % quantile of the margin"),
 )
 _POSITIONS = {column.name: position for position, column in enumerate(COLUMNS)}
 _NAME = re.compile(r"(?P<base>[^\[\]]+)(?:\[(?P<argument>[^\[\]]+)\])?")
@@ -131,7 +146,12 @@ def flag_column(level: str) -> str:
 
 def fgsm_column(reading: Reading, eps: float) -> str:
     """Column of the accuracy (share) under FGSM of L∞ size ``eps``, by published or by exact gradients."""
-    return f"fgsm_{reading}[{eps:g}]"
+    return attack_column(f"fgsm_{reading}", eps)
+
+
+def attack_column(quantity: str, eps: float) -> str:
+    """Column ``quantity[ε]``, such as ``worst_case[0.3]`` or ``masking[0.3]``."""
+    return f"{quantity}[{eps:g}]"
 
 
 def split_name(name: str) -> tuple[str, str]:

@@ -30,6 +30,7 @@ from landscape.study.columns import (
     Cell,
     Row,
     Rows,
+    attack_column,
     flag_column,
     numbers,
     text,
@@ -44,7 +45,7 @@ _BEFORE_METHODS: Row = {"method": PLAIN}
 
 
 def correlate(rows: Rows, config: CorrelateConfig | None = None) -> Correlations:
-    """Associations of widths, distances, λ₁ and FGSM accuracy over ``rows``, one row per training run.
+    """Associations of widths, distances, λ₁ and accuracy under attack over ``rows``, one row per training run.
 
     Distances enter as they are: the primary hypothesis is about log d_θ and log d_X, and ranks are the same.
     A cell holds the runs of equal ``CELL``. Rows that cannot be used are counted by reason, never repaired.
@@ -75,6 +76,7 @@ def correlate(rows: Rows, config: CorrelateConfig | None = None) -> Correlations
         panels=_panels(kept, columns, config),
         simpson=_is_simpson(primary),
         fgsm_gap=_fgsm_gap(kept, columns),
+        masking=_count_masking(kept, config),
         verdict="",
     )
     return dataclasses.replace(draft, verdict=verdict(draft))
@@ -180,8 +182,18 @@ def _is_simpson(a: Association) -> bool:
 def _fgsm_gap(rows: Rows, columns: Columns) -> FgsmGap:
     published, exact = np.array([numbers(rows, columns.published), numbers(rows, columns.exact)])
     both = np.isfinite(published) & np.isfinite(exact)
+    worst = np.array(numbers(rows, columns.worst))
+    worst = worst[np.isfinite(worst)]
+    mean_worst = float(worst.mean()) if worst.size else math.nan
     if not both.any():
-        return FgsmGap(0, math.nan, math.nan, math.nan, math.nan)
+        return FgsmGap(0, math.nan, math.nan, math.nan, math.nan, mean_worst)
     published, exact = published[both], exact[both]
     gap = published - exact
-    return FgsmGap(int(both.sum()), *map(float, (gap.mean(), gap.max(), published.mean(), exact.mean())))
+    means = map(float, (gap.mean(), gap.max(), published.mean(), exact.mean(), mean_worst))
+    return FgsmGap(int(both.sum()), *means)
+
+
+def _count_masking(rows: Rows, config: CorrelateConfig) -> dict[str, int]:
+    """Rows by verdict of the masking audit, most frequent first; those without one are not counted."""
+    found = (row.get(attack_column("masking", config.eps)) for row in rows)
+    return dict(Counter(str(judgement) for judgement in found if judgement).most_common())

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import sqlite3
 import time
-from collections.abc import Iterable
+import zipfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from landscape.errors import LedgerError
 from landscape.provenance import provenance
 from landscape.study.columns import OK, Row
 
-SCHEMA = 1
+SCHEMA = 2
 # Marks the file as ours in SQLite's header, so that no other program's database is taken for a ledger.
 _APPLICATION = 0x6C616E64
 
@@ -33,6 +38,13 @@ CREATE TABLE IF NOT EXISTS measurements (
     seconds REAL NOT NULL,
     written_at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP
 ) WITHOUT ROWID
+"""
+# Beside the rows, so that reading those does not read these.
+_CREATE_ARRAYS = """
+CREATE TABLE IF NOT EXISTS arrays (
+    key TEXT PRIMARY KEY,
+    npz BLOB NOT NULL          -- what was measured of each sample, by name
+)
 """
 
 
@@ -114,6 +126,7 @@ class Ledger:
         with self._database:
             self._database.execute("BEGIN IMMEDIATE")
             self._database.execute(_CREATE)
+            self._database.execute(_CREATE_ARRAYS)
             self._database.execute(f"PRAGMA application_id={_APPLICATION}")
             self._database.execute(f"PRAGMA user_version={SCHEMA}")
         self._database.execute(f"PRAGMA busy_timeout={1000 * _PATIENCE}")
@@ -135,8 +148,30 @@ class Ledger:
             raise self._unusable(error) from error
         return found
 
-    def write(self, key: str, subject: dict[str, Any], row: Row, seconds: float) -> Row:
-        """Store a row, failures included; it is on disk when this returns, and returned as `find` would."""
+    def arrays(self, key: str) -> dict[str, NDArray[Any]]:
+        """What was measured of each sample, by name; empty if nothing is stored.
+
+        Raises:
+            LedgerError: If the file is damaged.
+        """
+        try:
+            record = self._database.execute("SELECT npz FROM arrays WHERE key = ?", (key,)).fetchone()
+            return {} if record is None else _unpacked(record[0])
+        except (sqlite3.Error, ValueError, OSError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
+            raise self._unusable(error) from error
+
+    def write(
+        self,
+        key: str,
+        subject: dict[str, Any],
+        row: Row,
+        seconds: float,
+        arrays: Mapping[str, NDArray[Any]] | None = None,
+    ) -> Row:
+        """Store a row, failures included, with what was measured of each sample.
+
+        Both are on disk when this returns, or neither; the row is returned as `find` would.
+        """
         text = _encode(row)
         record = (key, row["status"], canonical(subject), text, json.dumps(provenance()), seconds)
         sql = (
@@ -146,6 +181,9 @@ class Ledger:
         try:
             with self._database:
                 self._database.execute(sql, record)
+                self._database.execute("DELETE FROM arrays WHERE key = ?", (key,))
+                if arrays:
+                    self._database.execute("INSERT INTO arrays (key, npz) VALUES (?, ?)", (key, _packed(arrays)))
         except sqlite3.Error as error:
             raise LedgerError(
                 f"the ledger {self.path} cannot be written ({error}); what was measured before is safe. "
@@ -173,3 +211,15 @@ def _encode(row: Row) -> str:
 
 def _decode(text: str) -> Row:
     return {k: math.nan if v is None else v for k, v in json.loads(text).items()}
+
+
+def _packed(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    file = io.BytesIO()
+    plain: dict[str, Any] = dict(arrays)
+    np.savez_compressed(file, **plain)
+    return file.getvalue()
+
+
+def _unpacked(npz: bytes) -> dict[str, NDArray[Any]]:
+    with np.load(io.BytesIO(npz), allow_pickle=False) as stored:
+        return {name: stored[name] for name in stored.files}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from landscape.study.associations import Correlations, interval_sign
 from landscape.study.columns import NOT_REACHED
@@ -27,7 +28,16 @@ def outcome(association: Association, alpha: float) -> str:
 
 def verdict(c: Correlations) -> str:
     """What the numbers say, in plain words; the ``verdict`` that ``c`` already holds is not read."""
-    sentences = (_say_rows, _say_primary, _say_optimizers, _say_total, _say_fgsm, _say_gap, _say_ratio)
+    sentences = (
+        _say_rows,
+        _say_primary,
+        _say_optimizers,
+        _say_total,
+        _say_attacks,
+        _say_gap,
+        _say_masking,
+        _say_ratio,
+    )
     return " ".join(filter(None, (say(c) for say in sentences)))
 
 
@@ -99,30 +109,37 @@ def _say_total(c: Correlations) -> str:
     return said
 
 
-def _say_fgsm(c: Correlations) -> str:
-    readings = {
-        name: c.pair(c.columns.w_theta, column)
-        for name, column in (("as published", c.columns.published), ("with exact gradients", c.columns.exact))
-    }
-    found = [outcome(a, c.config.alpha) for a in readings.values()]
-    if "not testable" in found:
-        return "The within-cell association of w_θ and FGSM accuracy cannot be tested for both FGSM readings."
+def _say_attacks(c: Correlations) -> str:
+    found = {name: c.pair(c.columns.w_theta, column) for name, column in c.columns.robustness.items()}
+    tested = {name: a for name, a in found.items() if not math.isnan(a.p_within)}
+    if not tested:
+        return "The within-cell association of w_θ and accuracy under attack cannot be tested."
     numbers_ = "; ".join(
-        f"{name} {_rho(a.within_rho, a.within_low, a.within_high)}, {_p(a.p_within)}"
-        for name, a in readings.items()
+        f"{name} {_rho(a.within_rho, a.within_low, a.within_high)}, {_p(a.p_within)}" for name, a in tested.items()
     )
-    said = {
-        ("supported", "supported"): "holds for both FGSM readings",
-        ("opposite", "opposite"): "has the opposite sign for both FGSM readings",
-    }.get((found[0], found[1]))
-    if said is None and "supported" in found:
-        held = list(readings)[found.index("supported")]
-        said = f"holds only {held}, so it depends on how FGSM's gradient is computed"
-    said = said or "is not found as claimed for either FGSM reading"
+    untested = "".join(
+        f" {name[0].upper()}{name[1:]} it cannot be tested: {a.note or 'no p-value'}."
+        for name, a in found.items()
+        if name not in tested and a.n
+    )
     return (
-        f"Within cells, the association of w_θ and accuracy under FGSM (ε = {c.config.eps:g}) {said} "
-        f"({numbers_}; not adjusted for multiple tests)."
+        f"Within cells, the association of w_θ and accuracy at ε = {c.config.eps:g} "
+        f"{_summary({name: outcome(a, c.config.alpha) for name, a in tested.items()})} "
+        f"({numbers_}; not adjusted for multiple tests).{untested}"
     )
+
+
+def _summary(outcomes: Mapping[str, str]) -> str:
+    """For which readings of robustness the claim holds."""
+    held = [name for name, kind in outcomes.items() if kind == "supported"]
+    opposite = [name for name, kind in outcomes.items() if kind == "opposite"]
+    if len(held) == len(outcomes):
+        return "holds " + " and ".join(held)
+    if held:
+        return f"holds only {' and '.join(held)}, so it depends on what is called robust"
+    if opposite:
+        return f"has the opposite sign {' and '.join(opposite)}"
+    return "is not found as claimed for any reading"
 
 
 def _say_gap(c: Correlations) -> str:
@@ -135,7 +152,17 @@ def _say_gap(c: Correlations) -> str:
     )
     if gap.mean > 0:
         said += f": {gap.vanishing_share:.0%} of it disappears"
-    return said + f" (mean gap {100 * gap.mean:.1f}, largest {100 * gap.max:.1f} percentage points; {gap.n} runs)."
+    said += f" (mean gap {100 * gap.mean:.1f}, largest {100 * gap.max:.1f} percentage points; {gap.n} runs)."
+    if math.isnan(gap.mean_worst):
+        return said
+    return said + f" In the worst case over all attacks {gap.mean_worst:.1%} are left."
+
+
+def _say_masking(c: Correlations) -> str:
+    if not c.masking:
+        return ""
+    counts = ", ".join(f"{count} {judgement}" for judgement, count in c.masking.items())
+    return f"The masking audit at ε = {c.config.eps:g} calls the runs: {counts}."
 
 
 def _say_ratio(c: Correlations) -> str:
