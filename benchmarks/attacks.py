@@ -30,8 +30,9 @@ from landscape.problem.datasets import load_dataset
 from landscape.problem.models import model_with
 from landscape.robustness.accuracy import predict
 from landscape.robustness.balls import distances
-from landscape.robustness.ladder import Effort, ladder_rungs, run_ladder
+from landscape.robustness.ladder import run_ladder
 from landscape.robustness.minimum_norm import load_torchattacks
+from landscape.robustness.rungs import Effort, ladder_rungs
 from landscape.snapshots import load_snapshot
 
 NORMS = {"2": 2.0, "inf": math.inf}

@@ -29,8 +29,9 @@ from landscape.robustness.audit import (
 from landscape.robustness.balls import Ball
 from landscape.robustness.draws import Draws
 from landscape.robustness.fgsm import fgsm
-from landscape.robustness.ladder import QUICK, Effort, Ladder, Rung, ladder_rungs, run_ladder
+from landscape.robustness.ladder import Ladder, run_ladder
 from landscape.robustness.masking import GradientHealth, gradient_health
+from landscape.robustness.rungs import QUICK, Effort, Rung, ladder_rungs
 from landscape.snapshots import load_snapshot
 
 EPS = 0.1
@@ -267,7 +268,8 @@ def made_up(stands: dict[str, float], count: int = 1000) -> Ladder:
     place = torch.arange(count)
     correct = torch.stack([(place < stands[rung.name] * count)[None] for rung in rungs])
     zeros = torch.zeros(len(rungs), 1, dtype=torch.int64)
-    return Ladder(tuple(rungs), (EPS,), math.inf, correct, zeros, zeros, {})
+    distance = torch.where(correct[:, 0], torch.inf, EPS).double()
+    return Ladder(tuple(rungs), (EPS,), math.inf, correct, distance, zeros, zeros, {})
 
 
 def healthy(count: int = 1000) -> GradientHealth:

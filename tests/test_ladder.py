@@ -17,7 +17,9 @@ from landscape.problem.datasets import load_dataset
 from landscape.robustness.accuracy import predict, robust_accuracy
 from landscape.robustness.balls import Ball
 from landscape.robustness.draws import Draws
-from landscape.robustness.ladder import QUICK, Ladder, accumulate, ladder_rungs, mcnemar, run_ladder
+from landscape.robustness.ladder import Ladder, accumulate, run_ladder
+from landscape.robustness.mcnemar import mcnemar
+from landscape.robustness.rungs import QUICK, ladder_rungs
 
 EPS = {math.inf: (0.0, 0.05, 0.1), 2.0: (0.0, 0.5, 1.5)}
 
@@ -53,6 +55,7 @@ def test_rungs_are_in_the_order_of_the_method() -> None:
         "pgd_margin",
         "apgd_targeted",
         "fab",
+        "nearest_boundary",
         "square",
         "carlini_wagner",
     ]
@@ -76,6 +79,22 @@ def test_the_worst_case_is_below_every_rung_and_falls(ladder: Ladder) -> None:
     assert torch.equal(ladder.worst_accuracy, worst.double().mean(1))
     assert (ladder.worst_accuracy[None] <= ladder.accuracy).all()
     assert 0 < ladder.worst_accuracy[1] < ladder.worst_accuracy[0]
+
+
+def test_the_nearest_wrong_image_says_who_stands(ladder: Ladder) -> None:
+    beyond = ladder.nearest[None] > torch.tensor(ladder.eps, dtype=torch.float64)[:, None]
+    assert (beyond == ladder.worst).double().mean() > 0.998  # ties are decided anew in other batches
+    assert torch.equal(ladder.accuracy_beyond(ladder.eps), beyond.double().mean(1))
+    between = ladder.accuracy_beyond([0.0, 0.5 * ladder.eps[1], ladder.eps[1], 1.2 * ladder.eps[2]])
+    assert (between.diff() <= 0).all() and between[1] < between[0]
+    assert (ladder.distance[0] == 0).equal(~ladder.of("clean")[0])
+
+
+def test_no_rung_reaches_further_than_the_search_for_the_boundary_by_much(ladder: Ladder) -> None:
+    boundary = ladder.distance[ladder.names.index("nearest_boundary")]
+    others = torch.stack([ladder.distance[i] for i, n in enumerate(ladder.names) if n != "nearest_boundary"])
+    assert boundary.isfinite().all()
+    assert (boundary <= 1.25 * others.amin(0)).double().mean() > 0.95
 
 
 def test_stronger_ideas_leave_fewer_standing(ladder: Ladder) -> None:

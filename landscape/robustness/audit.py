@@ -16,18 +16,10 @@ from landscape.errors import ConfigurationError
 from landscape.robustness.accuracy import BATCH, predict
 from landscape.robustness.balls import Ball
 from landscape.robustness.draws import Draws
-from landscape.robustness.ladder import (
-    EXACT_STEP,
-    NOISE,
-    PUBLISHED_STEP,
-    QUICK,
-    Ladder,
-    McNemar,
-    ladder_rungs,
-    mcnemar,
-    run_ladder,
-)
+from landscape.robustness.ladder import Ladder, run_ladder
 from landscape.robustness.masking import GradientHealth, gradient_health
+from landscape.robustness.mcnemar import McNemar, mcnemar
+from landscape.robustness.rungs import EXACT_STEP, NOISE, PUBLISHED_STEP, QUICK, ladder_rungs
 from landscape.robustness.single_step import fast_gradient
 
 Judgement = Literal["sound", "arithmetic masking", "gradient masking"]
@@ -191,6 +183,7 @@ def verdict(health: GradientHealth, ladder: Ladder, eps: float, transfer: Tensor
     compared = compare(ladder, eps, transfer)
     gradient = _blindness(health) + _weakness(compared)
     arithmetic, notes = _arithmetic(health, ladder, eps, compared.get("published_exact"))
+    notes += _remainder(compared.get("iterative_single"))
     if gradient:
         return Verdict(GRADIENT, tuple(gradient + arithmetic), tuple(notes))
     if arithmetic:
@@ -251,6 +244,13 @@ def _arithmetic(
     if caused < CAUSED:
         return [], [f"{text}, but only {_percent(caused)} of the samples it spares have a rounded gradient"]
     return [f"{text}: {_percent(caused)} of the samples it spares have a rounded gradient or none", state], []
+
+
+def _remainder(found: Comparison | None) -> list[str]:
+    """A note on what iterative attacks leave of the accuracy under a single step."""
+    if found is None or not (found.gap < -GAP and found.test.p_value < SIGNIFICANCE):
+        return []
+    return [f"accuracy under a single step is no robustness: iterative attacks leave less ({_accuracies(found)})"]
 
 
 def _soundness(health: GradientHealth, compared: dict[str, Comparison]) -> list[str]:

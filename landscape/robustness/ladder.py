@@ -2,69 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Literal
+from dataclasses import dataclass
 
-import scipy.stats
 import torch
 from torch import Tensor, nn
 
 from landscape.errors import ConfigurationError
 from landscape.robustness.accuracy import BATCH
-from landscape.robustness.apgd import apgd_targeted
-from landscape.robustness.ascent import Ascent, mim, pgd
-from landscape.robustness.balls import Ball
+from landscape.robustness.balls import Ball, distances
 from landscape.robustness.draws import Draws, draws_for
-from landscape.robustness.fgsm import AS_PUBLISHED, EXACT
-from landscape.robustness.minimum_norm import carlini_wagner, fab
-from landscape.robustness.single_step import fast_gradient, random_noise, random_start_fast_gradient
-from landscape.robustness.square import square
+from landscape.robustness.rungs import Rung, ladder_rungs, measurable
 from landscape.robustness.targets import AttackResult, target_of
-
-Kind = Literal["clean", "random noise", "single step", "iterative", "black box", "minimum norm"]
-
-# An attack for several balls of one norm: (model, x, y, balls, draws) to one result a ball.
-LadderAttack = Callable[[nn.Module, Tensor, Tensor, Sequence[Ball], Draws], list[AttackResult]]
-
-CLEAN, NOISE = "clean", "random_noise"
-PUBLISHED_STEP, EXACT_STEP, MARGIN_STEP = "fgsm_published", "fgsm_exact", "fgsm_margin"
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How hard the rungs try; its cost is in gradient passes a sample that stands."""
-
-    mim_steps: int = 10
-    pgd_steps: int = 40
-    pgd_restarts: int = 5
-    apgd_steps: int = 100  # towards each class
-    apgd_classes: int | None = None  # wrong classes, most likely first; all if None
-    fab_steps: int = 50  # of one gradient for each class
-    queries: int = 1000  # of the Square attack, forward passes
-    cw_steps: int = 100  # of each search
-    cw_searches: int = 5
-
-
-# For audits of many snapshots, and for tests.
-QUICK = Effort(5, 10, 1, 10, 3, 5, 100, 20, 2)
-
-
-@dataclass(frozen=True)
-class Rung:
-    """One attack of the ladder."""
-
-    name: str
-    description: str
-    norm: float
-    kind: Kind
-    white_box: bool
-    attack: LadderAttack = field(repr=False, compare=False)
-    images_only: bool = False  # needs inputs (N, C, H, W)
-    needs: str | None = None  # an optional library
 
 
 @dataclass(frozen=True)
@@ -75,6 +25,7 @@ class Ladder:
     eps: tuple[float, ...]  # E
     norm: float
     correct: Tensor  # (R, E, N) bool
+    distance: Tensor  # (R, N) of the nearest wrong image that a rung has met, float64; infinity if none
     num_gradients: Tensor  # (R, E) backward passes of all samples together
     num_queries: Tensor  # (R, E) further forward passes
     left_out: dict[str, str]  # rungs that could not be measured, and why
@@ -112,6 +63,19 @@ class Ladder:
         """Binomial standard error of the worst accuracy, ``(E,)``."""
         return _standard_error(self.worst_accuracy, self.correct.shape[2])
 
+    @property
+    def nearest(self) -> Tensor:
+        """Distance of the nearest wrong image that any rung has met, ``(N,)``: an upper bound of robustness."""
+        return self.distance.amin(0)
+
+    def accuracy_beyond(self, eps: Sequence[float]) -> Tensor:
+        """Share of samples for which no rung has met a wrong image within each radius, ``(len(eps),)``.
+
+        The radii need not be measured ones; between those it rests on the rungs that look for the nearest image.
+        """
+        radii = torch.tensor(list(eps), dtype=torch.float64)
+        return (self.nearest[None] > radii[:, None]).double().mean(1)
+
     def of(self, name: str) -> Tensor:
         """Samples that stand under one rung, ``(E, N)``.
 
@@ -134,49 +98,28 @@ class Ladder:
         return self.eps.index(eps)
 
 
-def ladder_rungs(norm: float = math.inf, effort: Effort = Effort()) -> tuple[Rung, ...]:
-    """All rungs of a norm in order, weakest idea first."""
+@dataclass(frozen=True)
+class Part:
+    """A rung at some of the radii on a block of samples: what is measured at a time."""
 
-    def rung(name: str, description: str, kind: Kind, attack: LadderAttack, white: bool = True) -> Rung:
-        images_only, needs = name in ("fab", "square"), "torchattacks" if name == "fab" else None
-        return Rung(name, description, norm, kind, white, attack, images_only, needs)
+    rung: Rung
+    eps: tuple[float, ...]
+    start: int
+    stop: int
 
-    def ascent(loss: str) -> LadderAttack:
-        return _each(pgd, ascent=Ascent(loss, effort.pgd_steps, restarts=effort.pgd_restarts))
+    def __len__(self) -> int:
+        """Number of decisions."""
+        return len(self.eps) * (self.stop - self.start)
 
-    steps = {
-        PUBLISHED_STEP: ("FGSM as published: float32 cross-entropy, mean of a batch", AS_PUBLISHED),
-        EXACT_STEP: ("FGSM exact: log-odds", EXACT),
-        MARGIN_STEP: ("FGSM on the margin", "margin"),
-    }
-    table = [
-        rung(CLEAN, "no attack", "clean", _clean, white=False),
-        rung(NOISE, "one random point of the sphere", "random noise", _each(random_noise), white=False),
-        *(rung(name, text, "single step", _fast_gradient(loss)) for name, (text, loss) in steps.items()),
-        rung(
-            "fgsm_random_start",
-            "random half step, then FGSM on log-odds",
-            "single step",
-            _each(random_start_fast_gradient),
-        ),
-        rung("mim", "momentum iterative method on log-odds", "iterative", _plain(mim, steps=effort.mim_steps)),
-        rung("pgd_log_odds", "PGD with restarts on log-odds", "iterative", ascent(EXACT)),
-        rung("pgd_margin", "PGD with restarts on the margin", "iterative", ascent("margin")),
-        rung(
-            "apgd_targeted",
-            "APGD towards each wrong class",
-            "iterative",
-            _each(apgd_targeted, steps=effort.apgd_steps, classes=effort.apgd_classes),
-        ),
-        rung(
-            "fab", "fast adaptive boundary, by torchattacks", "minimum norm", _nearest(fab, steps=effort.fab_steps)
-        ),
-        rung("square", "random search on logits", "black box", _each(square, queries=effort.queries), white=False),
-    ]
-    if norm == 2:
-        attack = _nearest(carlini_wagner, steps=effort.cw_steps, searches=effort.cw_searches)
-        table.append(rung("carlini_wagner", "Carlini and Wagner's attack", "minimum norm", attack))
-    return tuple(table)
+
+@dataclass(frozen=True)
+class Decisions:
+    """What a part found, for E radii and n samples; on the CPU."""
+
+    correct: Tensor  # (E, n) bool
+    distance: Tensor  # (n,) float64
+    num_gradients: Tensor  # (E,)
+    num_queries: Tensor  # (E,)
 
 
 def run_ladder(
@@ -199,35 +142,96 @@ def run_ladder(
         eps: Radii in any order; 0 gives the clean decisions.
         norm: 2 or ``math.inf``.
         rungs: Of this norm; all of them if None.
-        draws: Random numbers of the samples; results do not depend on the batch.
+        draws: Random numbers of the samples; only those of `nearest_boundary` depend on the batch.
         batch: Images attacked at a time. The mean in FGSM as published is over a batch.
-        advance: Called with the number of samples done, N for each rung in all.
+        advance: Called with the number of decisions made, R E N in all.
 
     Raises:
         ObjectiveError: If shapes disagree, or the model is random or lets samples interact.
         ConfigurationError: If radii, norm, rungs or images cannot be used.
     """
+    parts, left_out = ladder_parts(x, len(y), eps, norm, rungs, batch)
+    target_of(model, x, y)
+    draws = draws_for(x, draws)
+    found = []
+    for part in parts:
+        found.append(decide(model, x, y, part, draws))
+        if advance is not None:
+            advance(len(part))
+    return assemble(parts, found, eps, norm, left_out)
+
+
+def ladder_parts(
+    x: Tensor,
+    count: int,
+    eps: Sequence[float],
+    norm: float = math.inf,
+    rungs: Sequence[Rung] | None = None,
+    batch: int = BATCH,
+) -> tuple[list[Part], dict[str, str]]:
+    """The parts of a ladder, rung by rung, and why rungs are left out; ConfigurationError as of `run_ladder`."""
     balls = [Ball(float(radius), float(norm)) for radius in eps]
-    chosen, left_out = _measurable(ladder_rungs(norm) if rungs is None else rungs, x, norm)
+    chosen, left_out = measurable(ladder_rungs(norm) if rungs is None else rungs, x, norm)
     if not balls or not chosen or batch < 1:
         raise ConfigurationError(
             f"{len(balls)} radii, {len(chosen)} rungs, batch {batch}: pass at least one of each."
         )
-    target_of(model, x, y)
-    draws = draws_for(x, draws)
-    correct = torch.zeros(len(chosen), len(balls), len(y), dtype=torch.bool)
-    counts = torch.zeros(2, len(chosen), len(balls), dtype=torch.int64)
-    for rows in torch.arange(len(y), device=x.device).split(batch):
-        for r, rung in enumerate(chosen):
-            results = rung.attack(model, x[rows], y[rows], balls, draws.take(rows))
-            for e, result in enumerate(results):
-                correct[r, e, rows.cpu()] = ~result.fell.cpu()
-                counts[:, r, e] += torch.stack([result.num_gradients.sum(), result.num_queries.sum()]).cpu()
-            if advance is not None:
-                advance(len(rows))
-    return Ladder(
-        tuple(chosen), tuple(ball.eps for ball in balls), float(norm), correct, counts[0], counts[1], left_out
+    radii = tuple(ball.eps for ball in balls)
+    blocks = [(start, min(start + batch, count)) for start in range(0, count, batch)]
+    parts = [
+        Part(rung, group, *block)
+        for rung in chosen
+        for group in ([radii] if rung.at_once else [(radius,) for radius in radii])
+        for block in blocks
+    ]
+    return parts, left_out
+
+
+def decide(model: nn.Module, x: Tensor, y: Tensor, part: Part, draws: Draws) -> Decisions:
+    """Measure one part; ``x``, ``y`` and ``draws`` are those of all samples."""
+    rows = torch.arange(part.start, part.stop, device=x.device)
+    balls = [Ball(radius, part.rung.norm) for radius in part.eps]
+    results = part.rung.attack(model, x[rows], y[rows], balls, draws.take(rows))
+    return Decisions(
+        torch.stack([~result.fell for result in results]).cpu(),
+        torch.stack([_reach(result, x[rows], ball) for result, ball in zip(results, balls, strict=True)]).amin(0),
+        torch.stack([result.num_gradients.sum() for result in results]).cpu(),
+        torch.stack([result.num_queries.sum() for result in results]).cpu(),
     )
+
+
+def assemble(
+    parts: Sequence[Part],
+    found: Sequence[Decisions],
+    eps: Sequence[float],
+    norm: float,
+    left_out: dict[str, str],
+) -> Ladder:
+    """The ladder of all its parts."""
+    radii = [float(radius) for radius in eps]
+    rungs = list({part.rung.name: part.rung for part in parts}.values())
+    places = {rung.name: place for place, rung in enumerate(rungs)}
+    count = max(part.stop for part in parts)
+    correct = torch.zeros(len(rungs), len(radii), count, dtype=torch.bool)
+    distance = torch.full((len(rungs), count), torch.inf, dtype=torch.float64)
+    counts = torch.zeros(2, len(rungs), len(radii), dtype=torch.int64)
+    for part, decisions in zip(parts, found, strict=True):
+        r, rows = places[part.rung.name], slice(part.start, part.stop)
+        distance[r, rows] = torch.minimum(distance[r, rows], decisions.distance)
+        for i, radius in enumerate(part.eps):
+            e = radii.index(radius)
+            correct[r, e, rows] = decisions.correct[i]
+            counts[:, r, e] += torch.stack([decisions.num_gradients[i], decisions.num_queries[i]])
+    return Ladder(tuple(rungs), tuple(radii), float(norm), correct, distance, counts[0], counts[1], left_out)
+
+
+def _reach(result: AttackResult, x: Tensor, ball: Ball) -> Tensor:
+    """Distance of each wrong image, infinity where there is none, ``(n,)``."""
+    if result.nearest is not None:
+        return result.nearest.cpu()
+    # Rounding may put an image of the ball a hair outside of it.
+    distance = distances(result.images, x, ball.norm).clamp_max(ball.eps)
+    return torch.where(result.fell, distance, torch.inf).cpu()
 
 
 def accumulate(correct: Tensor, eps: Sequence[float]) -> Tensor:
@@ -237,73 +241,5 @@ def accumulate(correct: Tensor, eps: Sequence[float]) -> Tensor:
     return (correct[None] | ~within.to(correct.device)).all(1)
 
 
-@dataclass(frozen=True)
-class McNemar:
-    """Two decisions on the same samples compared: only samples on which they differ tell anything."""
-
-    only_first: int  # samples right in the first alone
-    only_second: int
-    p_value: float  # of both being right equally often, two-sided, exact
-
-
-def mcnemar(first: Tensor, second: Tensor) -> McNemar:
-    """McNemar's test with the exact binomial law (McNemar 1947), ``(N,), (N,)`` bool.
-
-    Raises:
-        ConfigurationError: If the vectors are not of the same samples.
-    """
-    if first.shape != second.shape or first.ndim != 1 or {first.dtype, second.dtype} != {torch.bool}:
-        raise ConfigurationError(
-            f"decisions of shapes {tuple(first.shape)} and {tuple(second.shape)} cannot be compared; pass two "
-            "boolean vectors of the same samples."
-        )
-    only = int((first & ~second).sum()), int((second & ~first).sum())
-    p_value = scipy.stats.binomtest(only[0], sum(only)).pvalue if sum(only) else 1.0
-    return McNemar(*only, float(p_value))
-
-
-def _measurable(rungs: Sequence[Rung], x: Tensor, norm: float) -> tuple[list[Rung], dict[str, str]]:
-    """Rungs that can run on these inputs here, and why others cannot."""
-    chosen, left_out = [], {}
-    for rung in rungs:
-        if rung.norm != norm:
-            raise ConfigurationError(
-                f"rung {rung.name!r} is of norm {rung.norm}, not {norm}; pass rungs of one norm."
-            )
-        if rung.needs is not None and importlib.util.find_spec(rung.needs) is None:
-            left_out[rung.name] = f"{rung.needs} is not installed; pip install 'landscape-torch[attacks]'"
-        elif rung.images_only and x.ndim != 4:
-            left_out[rung.name] = f"it needs images (N, C, H, W), not inputs of shape {tuple(x.shape)}"
-        else:
-            chosen.append(rung)
-    return chosen, left_out
-
-
 def _standard_error(share: Tensor, count: int) -> Tensor:
     return (share * (1 - share) / count).sqrt()
-
-
-def _clean(model: nn.Module, x: Tensor, y: Tensor, balls: Sequence[Ball], draws: Draws) -> list[AttackResult]:
-    return [target_of(model, x, y).untouched()] * len(balls)
-
-
-def _fast_gradient(loss: str) -> LadderAttack:
-    return lambda model, x, y, balls, draws: fast_gradient(model, x, y, balls, loss)
-
-
-def _each(attack: Callable[..., AttackResult], **settings: object) -> LadderAttack:
-    """An attack of one ball with random numbers, ball by ball."""
-    run = partial(attack, **settings)
-    return lambda model, x, y, balls, draws: [run(model, x, y, ball, draws=draws) for ball in balls]
-
-
-def _plain(attack: Callable[..., AttackResult], **settings: object) -> LadderAttack:
-    """An attack of one ball without random numbers, ball by ball."""
-    run = partial(attack, **settings)
-    return lambda model, x, y, balls, draws: [run(model, x, y, ball) for ball in balls]
-
-
-def _nearest(attack: Callable[..., list[AttackResult]], **settings: object) -> LadderAttack:
-    """An attack that serves all balls at once, without random numbers."""
-    run = partial(attack, **settings)
-    return lambda model, x, y, balls, draws: run(model, x, y, balls)

@@ -10,6 +10,7 @@ import importlib
 import math
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from types import ModuleType
 
 import torch
@@ -66,7 +67,7 @@ def carlini_wagner(
             f"{steps} steps of {searches} searches in norms {[ball.norm for ball in balls]} cannot be; pass whole "
             "numbers ≥ 1 and balls of norm 2."
         )
-    nearest = _Nearest(target_of(model, x, y), balls)
+    nearest = Nearest(target_of(model, x, y), balls)
     low, high = torch.zeros_like(nearest.distance), torch.full_like(nearest.distance, torch.inf)
     c = torch.full_like(nearest.distance, constant)
     for _ in range(searches):
@@ -80,7 +81,7 @@ def carlini_wagner(
     return nearest.results()
 
 
-def _adam(nearest: _Nearest, rows: Tensor, c: Tensor, steps: int, learning_rate: float) -> Tensor:
+def _adam(nearest: Nearest, rows: Tensor, c: Tensor, steps: int, learning_rate: float) -> Tensor:
     """One search with given c, ``(R,)``; whether any point was adversarial."""
     x, y = nearest.target.x[rows], nearest.target.y[rows]
     w = torch.atanh((2 * x - 1) * _INSIDE)
@@ -127,7 +128,7 @@ def fab(model: nn.Module, x: Tensor, y: Tensor, balls: Sequence[Ball], steps: in
             "(N, C, H, W), one norm and a number of steps ≥ 1."
         )
     library = load_torchattacks()
-    nearest = _Nearest(target_of(model, x, y), balls)
+    nearest = Nearest(target_of(model, x, y), balls)
     norm = {2.0: "L2", math.inf: "Linf"}[nearest.norm]
     network = _Frozen(model)
     for count in sorted({min(_FAB_FIRST, steps), steps}):
@@ -174,7 +175,7 @@ class _Frozen(nn.Module):
         return logits
 
 
-class _Nearest:
+class Nearest:
     """The nearest adversarial image of each sample so far."""
 
     def __init__(self, target: Target, balls: Sequence[Ball]) -> None:
@@ -211,5 +212,5 @@ class _Nearest:
             counts = self.standing.num_gradients, self.standing.num_queries
             if place:
                 counts = torch.zeros_like(counts[0]), torch.zeros_like(counts[1])
-            results.append(self.target.result(images, *counts))
+            results.append(replace(self.target.result(images, *counts), nearest=self.distance))
         return results

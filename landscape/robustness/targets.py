@@ -29,6 +29,7 @@ class AttackResult:
     fell: Tensor  # (N,) bool: the decision on these images is wrong
     num_gradients: Tensor  # (N,) backward passes
     num_queries: Tensor  # (N,) further forward passes
+    nearest: Tensor | None = None  # (N,) distance of the nearest wrong image, of attacks that look for it
 
 
 @dataclass(frozen=True)
