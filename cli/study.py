@@ -21,10 +21,13 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 _OPTIONS = (
     options.at,
     options.levels,
-    click.option("--eps", type=options.Positive(), multiple=True, default=(0.3,), help="FGSM radius; repeatable."),
+    click.option(
+        "--eps", type=options.Positive(), multiple=True, default=(0.1, 0.3), help="Attack radius; repeatable."
+    ),
     click.option("--theta-samples", type=options.SIZE, default=300, help="Training samples in the loss over θ."),
     click.option("--x-samples", type=options.SIZE, default=40, help="Test samples whose distance is searched."),
-    click.option("--attack-samples", type=options.SIZE, default=2000, help="Test samples under attack."),
+    click.option("--attack-samples", type=options.SIZE, default=2000, help="Test samples under FGSM."),
+    click.option("--ladder-samples", type=options.SIZE, default=300, help="Of those, samples under all attacks."),
     options.seed,
     options.device,
     options.workers,
@@ -49,7 +52,7 @@ def config_of(settings: dict[str, Any]) -> MeasureConfig:
     """The configuration that the options describe."""
     from landscape.study.measure import MeasureConfig
 
-    names = ("eps", "theta_samples", "x_samples", "attack_samples", "seed")
+    names = ("eps", "theta_samples", "x_samples", "attack_samples", "ladder_samples", "seed")
     return MeasureConfig(levels=settings["levels"], **{name: settings[name] for name in names})
 
 

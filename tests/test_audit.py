@@ -17,21 +17,14 @@ from landscape.errors import ConfigurationError, ObjectiveError
 from landscape.problem.datasets import load_dataset
 from landscape.problem.losses import cross_entropy, log_odds
 from landscape.problem.models import build_model, initialise, model_with
-from landscape.robustness.audit import (
-    ARITHMETIC,
-    GRADIENT,
-    SOUND,
-    compare,
-    masking_audit,
-    transferred,
-    verdict,
-)
+from landscape.robustness.audit import masking_audit, transferred
 from landscape.robustness.balls import Ball
 from landscape.robustness.draws import Draws
 from landscape.robustness.fgsm import fgsm
 from landscape.robustness.ladder import Ladder, run_ladder
 from landscape.robustness.masking import GradientHealth, gradient_health
 from landscape.robustness.rungs import QUICK, Effort, Rung, ladder_rungs
+from landscape.robustness.verdict import ARITHMETIC, GRADIENT, SOUND, compare, verdict
 from landscape.snapshots import load_snapshot
 
 EPS = 0.1

@@ -26,6 +26,7 @@ from landscape.study.columns import (
     NOT_REACHED,
     OK,
     Row,
+    attack_column,
     fgsm_column,
     level_label,
 )
@@ -34,6 +35,7 @@ from landscape.study.measure import (
     flag,
     load_problem,
     measure,
+    measure_samples,
     quadratic_distance,
     theta_objective,
     x_distance,
@@ -42,7 +44,12 @@ from landscape.study.measure import (
 from landscape.training.loop import train
 
 CONFIG = MeasureConfig(
-    levels=(0.01, math.log(2), 1.7), eps=(0.05, 0.3), theta_samples=60, x_samples=8, attack_samples=100
+    levels=(0.01, math.log(2), 1.7),
+    eps=(0.05, 0.3),
+    theta_samples=60,
+    x_samples=8,
+    attack_samples=100,
+    ladder_samples=20,
 )
 BELOW, LN2, HIGH = (level_label(level) for level in CONFIG.levels)
 ARGUMENTS = {"channels": [2, 3], "hidden": 10}
@@ -164,6 +171,34 @@ def test_attack_columns_are_accuracies(row: Row, snapshot: Snapshot) -> None:
         assert row[fgsm_column("exact", eps)] == exact
     assert number(row, "clean_accuracy") > 0.7
     assert number(row, "clean_accuracy") >= number(row, "fgsm_exact[0.05]") >= number(row, "fgsm_exact[0.3]")
+
+
+def test_the_ladder_of_a_row_is_one_of_its_samples(row: Row, snapshot: Snapshot) -> None:
+    for eps in CONFIG.eps:
+        shares = [number(row, attack_column(name, eps)) for name in ("random_noise", "pgd_log_odds", "square")]
+        assert 0 <= number(row, attack_column("worst_case", eps)) <= min(shares)
+        assert number(row, attack_column("worst_case", eps)) <= number(row, attack_column("nearest_boundary", eps))
+        assert row[attack_column("masking", eps)] == "sound" and row[attack_column("masking_reasons", eps)]
+    assert 0 < number(row, "boundary_median") < 0.3
+    assert number(row, "margin_q10") < number(row, "margin_median") < number(row, "margin_q90")
+    assert number(row, "rounded_share") == number(row, "vanished_share") == 0
+    assert number(row, "cosine_median") > 0.999
+
+
+def test_arrays_hold_what_the_row_sums_up(row: Row, snapshot: Snapshot) -> None:
+    measured = measure_samples(snapshot, CONFIG, "cpu")
+    assert {k: repr(v) for k, v in measured.row.items()} == {k: repr(v) for k, v in row.items()}
+    arrays, eps = measured.arrays, CONFIG.eps
+    assert [f"fgsm_exact[{e:g}]" for e in eps] == [fgsm_column("exact", e) for e in eps]
+    for i, e in enumerate(eps):
+        assert arrays["fgsm_exact"][i].mean() == pytest.approx(number(row, fgsm_column("exact", e)))
+        worst = arrays["ladder_correct"][:, : i + 1].all((0, 1)).mean()
+        assert worst == pytest.approx(number(row, attack_column("worst_case", e)))
+    assert arrays["d_x"].shape == arrays["w_x"].shape == (len(CONFIG.levels), CONFIG.x_samples)
+    assert arrays["ladder_distance"].shape == (len(arrays["ladder_rungs"]), CONFIG.ladder_samples)
+    nearest = np.median(arrays["ladder_distance"].min(0))
+    assert number(row, "boundary_median") == pytest.approx(nearest, rel=0.2)
+    assert len(arrays["health_margin"]) == CONFIG.ladder_samples
 
 
 def test_loss_and_curvature(row: Row, snapshot: Snapshot) -> None:

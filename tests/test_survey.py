@@ -24,7 +24,9 @@ from landscape.study.measure import MeasureConfig, measure
 from landscape.study.survey import Plan, execute, make_plan
 from landscape.training.loop import train
 
-CONFIG = MeasureConfig(levels=(1.7,), theta_samples=20, x_samples=2, attack_samples=40, eigen_tol=0.1, tol=0.1)
+CONFIG = MeasureConfig(
+    levels=(1.7,), theta_samples=20, x_samples=2, attack_samples=40, ladder_samples=10, eigen_tol=0.1, tol=0.1
+)
 NAMES = ("a", "b", "c")
 IDENTITY = {column.name for column in itertools.takewhile(lambda column: column.name != "train_loss", COLUMNS)}
 
@@ -252,7 +254,9 @@ from landscape.study.ledger import Ledger
 from landscape.study.measure import MeasureConfig
 from landscape.study.survey import execute, make_plan
 
-config = MeasureConfig(levels=(1.7,), theta_samples=20, x_samples=2, attack_samples=40, eigen_tol=0.1, tol=0.1)
+config = MeasureConfig(
+    levels=(1.7,), theta_samples=20, x_samples=2, attack_samples=40, ladder_samples=10, eigen_tol=0.1, tol=0.1
+)
 context = multiprocessing.get_context("spawn")
 make = lambda: ProcessPoolExecutor(1, mp_context=context, initializer=register_and_die, initargs=("b",))
 with Ledger(sys.argv[2]) as ledger:

@@ -49,6 +49,7 @@ class Effort:
     boundary_restarts: int = 2
 
 
+FULL = Effort()
 # For audits of many snapshots, and for tests.
 QUICK = Effort(5, 10, 1, 10, 3, 5, 100, 20, 2, 40, 0)
 
@@ -69,7 +70,7 @@ class Rung:
     needs: str | None = None  # an optional library
 
 
-def ladder_rungs(norm: float = math.inf, effort: Effort = Effort()) -> tuple[Rung, ...]:
+def ladder_rungs(norm: float = math.inf, effort: Effort = FULL) -> tuple[Rung, ...]:
     """All rungs of a norm in order, weakest idea first."""
     table = [
         Rung(CLEAN, "no attack", norm, "clean", False, {}, True, _clean),

@@ -21,13 +21,12 @@ from landscape.problem.input_objective import InputObjective, input_objective
 from landscape.problem.memory import MEMORY
 from landscape.problem.models import check_fit, model_with
 from landscape.problem.parameter_objective import ParameterObjective, parameter_objective
-from landscape.robustness.accuracy import accuracy, margins, robust_accuracy
-from landscape.robustness.fgsm import READINGS
 from landscape.snapshots import Snapshot
-from landscape.study.columns import BELOW_MINIMUM, LEVELS, NOT_REACHED, OK, Row, fgsm_column, level_label
+from landscape.study.columns import BELOW_MINIMUM, LEVELS, NOT_REACHED, OK, Row, level_label
+from landscape.study.robustness import Arrays, robustness_columns
 
 # To be raised by hand whenever what a row holds changes, so that ledgers compute it anew.
-VERSION = 5
+VERSION = 6
 
 # Leading eigenvectors, with both signs, from which the search in parameter space starts.
 EIGENVECTOR_STARTS = 2
@@ -54,10 +53,11 @@ class MeasureConfig:
     """What is measured, on how many samples; every field is part of a row's key in the ledger."""
 
     levels: tuple[float, ...] = tuple(LEVELS.values())
-    eps: tuple[float, ...] = (0.3,)
+    eps: tuple[float, ...] = (0.1, 0.3)
     theta_samples: int = 300  # training samples in φ(θ)
     x_samples: int = 40  # test samples whose d_X is searched
-    attack_samples: int = 2000  # test samples under attack
+    attack_samples: int = 2000  # test samples under FGSM
+    ladder_samples: int = 300  # the first of those, under all attacks
     seed: int = 0  # of the subsets and of the searches
     eigen_tol: float = 3e-2
     tol: float = 6e-2
@@ -67,7 +67,7 @@ class MeasureConfig:
             raise ConfigurationError(f"levels {self.levels} cannot be; pass finite numbers above zero.")
         if not self.eps or not all(math.isfinite(e) and e > 0 for e in self.eps):
             raise ConfigurationError(f"ε = {self.eps} cannot be; pass finite numbers above zero.")
-        for name in ("theta_samples", "x_samples", "attack_samples"):
+        for name in ("theta_samples", "x_samples", "attack_samples", "ladder_samples"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"{name} = {getattr(self, name)} cannot be; pass a whole number ≥ 1.")
 
@@ -89,22 +89,39 @@ class Problem:
         return Problem(copy.deepcopy(self.model).double(), self.train.double(), self.test.double())
 
 
+@dataclass(frozen=True)
+class Measured:
+    """A row, and what was measured of each sample."""
+
+    row: Row
+    arrays: Arrays
+
+
 def measure(snapshot: Snapshot, config: MeasureConfig | None = None, device: str = "auto") -> Row:
     """Measure one snapshot; the row holds plain numbers, NaN where there is none.
 
     Raises:
         LandscapeError: If the snapshot does not fit its model or data.
     """
+    return measure_samples(snapshot, config, device).row
+
+
+def measure_samples(snapshot: Snapshot, config: MeasureConfig | None = None, device: str = "auto") -> Measured:
+    """Measure one snapshot as `measure`, and keep what was found of each sample.
+
+    Arrays: ``d_x`` and ``w_x`` ``(C, x_samples)``; ``fgsm_published`` and ``fgsm_exact``, who stands,
+    ``(E, attack_samples)``; ``ladder_correct`` ``(R, E, ladder_samples)``, ``ladder_distance``
+    ``(R, ladder_samples)``, ``ladder_rungs`` ``(R,)`` names; columns of `GradientHealth` as ``health_…``.
+    """
     config = config or MeasureConfig()
     problem = load_problem(snapshot, device)
     phi = theta_objective(problem, config.theta_samples, config.seed)
     pairs = top_eigenpairs(phi, EIGENVECTOR_STARTS + 1, "BE", config.eigen_tol, config.seed)
-    return (
-        {"status": OK}
-        | _theta_columns(phi, pairs, config)
-        | _input_columns(problem, config)
-        | _attack_columns(problem, config)
+    theta, inputs = _theta_columns(phi, pairs, config), _input_columns(problem, config)
+    attacks, decisions = robustness_columns(
+        problem.model, problem.test, config.eps, config.attack_samples, config.ladder_samples, config.seed
     )
+    return Measured({"status": OK} | theta | inputs.row | attacks, inputs.arrays | decisions)
 
 
 def load_problem(snapshot: Snapshot, device: str = "auto", dataset: str | None = None) -> Problem:
@@ -204,7 +221,7 @@ def flag(found: LevelSetDistance, row: int, level: int) -> str:
     return OK if found.reached[row, level] else NOT_REACHED
 
 
-def _input_columns(problem: Problem, config: MeasureConfig) -> Row:
+def _input_columns(problem: Problem, config: MeasureConfig) -> Measured:
     phi = x_objective(problem, config.x_samples, config.seed)
     found = x_distance(problem, phi, config)
     widths = width(found)
@@ -221,20 +238,8 @@ def _input_columns(problem: Problem, config: MeasureConfig) -> Row:
             "d_x_below": below.double().mean().item(),
         }
         row |= _labelled(columns, level)
-    return row
-
-
-def _attack_columns(problem: Problem, config: MeasureConfig) -> Row:
-    data = problem.test.subset(config.attack_samples, config.seed)
-    row: Row = {
-        "clean_accuracy": accuracy(problem.model, data.images, data.labels),
-        "margin_median": margins(problem.model, data.images, data.labels).double().median().item(),
-    }
-    for eps in config.eps:
-        for reading, loss in READINGS.items():
-            attacked = robust_accuracy(problem.model, data.images, data.labels, eps, loss)
-            row[fgsm_column(reading, eps)] = attacked.accuracy
-    return row
+    arrays = {"d_x": found.distance.T, "w_x": torch.where(found.reached, widths, torch.nan).T}
+    return Measured(row, {name: values.cpu().numpy() for name, values in arrays.items()})
 
 
 def _labelled(columns: Mapping[str, float | str], level: float) -> Row:

@@ -13,7 +13,7 @@ from landscape.errors import CorruptSnapshotError, LandscapeError, SnapshotError
 from landscape.snapshots import Run, find_runs, load_snapshot, open_run, select_index
 from landscape.study.columns import FAILED, OK, PLAIN, Row
 from landscape.study.ledger import Ledger, content_key
-from landscape.study.measure import VERSION, MeasureConfig, measure
+from landscape.study.measure import VERSION, MeasureConfig, Measured, measure_samples
 from landscape.training.methods import arguments_text
 
 
@@ -64,22 +64,23 @@ def make_plan(
 def execute(plan: Plan, ledger: Ledger, make_executor: MakeExecutor, *, workers: int) -> Iterator[Row]:
     """Measure what a plan lacks; yields each row after the ledger holds it, failures included."""
     for outcome in run_tasks(make_executor, measure_task, plan.tasks, window=2 * workers):
-        row, seconds = _row_of(outcome)
-        stored = ledger.write(outcome.task.key, outcome.task.subject, row, seconds)
+        measured, seconds = _result_of(outcome)
+        stored = ledger.write(outcome.task.key, outcome.task.subject, measured.row, seconds, measured.arrays)
         yield outcome.task.identity | stored
 
 
-def measure_task(task: Task) -> tuple[Row, float]:
+def measure_task(task: Task) -> tuple[Measured, float]:
     """Measure one snapshot; the function that worker processes execute. Also returns the seconds it took."""
     begin = time.perf_counter()
     snapshot = load_snapshot(str(task.identity["path"]), f"index={task.index}")
-    return measure(snapshot, task.config, task.device), time.perf_counter() - begin
+    return measure_samples(snapshot, task.config, task.device), time.perf_counter() - begin
 
 
-def _row_of(outcome: Outcome[Task, tuple[Row, float]]) -> tuple[Row, float]:
+def _result_of(outcome: Outcome[Task, tuple[Measured, float]]) -> tuple[Measured, float]:
     if outcome.result is not None:
         return outcome.result
-    return _failed({}, outcome.error or RuntimeError("the worker returned nothing")), 0.0
+    error = outcome.error or RuntimeError("the worker returned nothing")
+    return Measured(_failed({}, error), {}), 0.0
 
 
 def _failed(identity: Row, error: BaseException) -> Row:

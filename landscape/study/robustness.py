@@ -1,0 +1,108 @@
+"""What a row of the study says of accuracy under attack: FGSM in both readings, the worst case, and the audit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from landscape.problem.datasets import Dataset
+from landscape.robustness.accuracy import accuracy, margins, robust_accuracy
+from landscape.robustness.balls import Ball
+from landscape.robustness.draws import Draws
+from landscape.robustness.fgsm import READINGS
+from landscape.robustness.ladder import Ladder, run_ladder
+from landscape.robustness.masking import GradientHealth, gradient_health
+from landscape.robustness.rungs import CLEAN, EXACT_STEP, NOISE, PUBLISHED_STEP, Effort, ladder_rungs
+from landscape.robustness.verdict import verdict
+from landscape.study.columns import Row, attack_column, fgsm_column
+
+Arrays = dict[str, NDArray[Any]]
+
+# The rungs of a row: one of each kind, cheap enough for thousands of snapshots. They are in every installation.
+RUNGS = (CLEAN, NOISE, PUBLISHED_STEP, EXACT_STEP, "pgd_log_odds", "nearest_boundary", "square")
+EFFORT = Effort(pgd_steps=10, pgd_restarts=1, boundary_budget=40, boundary_restarts=0, queries=50)
+# Rungs that have a column of their own.
+_SHOWN = (NOISE, "pgd_log_odds", "nearest_boundary", "square")
+
+
+def robustness_columns(
+    model: nn.Module, test: Dataset, eps: Sequence[float], samples: int, ladder_samples: int, seed: int
+) -> tuple[Row, Arrays]:
+    """Columns of accuracy under attack in ℓ∞, and the decisions on the samples behind them.
+
+    FGSM is measured on ``samples`` test images, the ladder and the audit on the first ``ladder_samples`` of them.
+    """
+    data = test.subset(samples, seed)
+    row, arrays = _fgsm_columns(model, data, eps)
+    x, y = data.images[:ladder_samples], data.labels[:ladder_samples]
+    draws = Draws(torch.arange(len(y), device=y.device), seed)
+    rungs = [rung for rung in ladder_rungs(math.inf, EFFORT) if rung.name in RUNGS]
+    ladder = run_ladder(model, x, y, eps, math.inf, rungs, draws)
+    row |= _ladder_columns(ladder)
+    for i, radius in enumerate(eps):
+        health = gradient_health(model, x, y, Ball(radius), draws)
+        found = verdict(health, ladder, radius)
+        row[attack_column("masking", radius)] = found.judgement
+        row[attack_column("masking_reasons", radius)] = "; ".join((*found.reasons, *found.notes))
+        if not i:
+            row |= _health_columns(health)
+            arrays |= _health_arrays(health)
+    return row, arrays | _ladder_arrays(ladder)
+
+
+def _fgsm_columns(model: nn.Module, data: Dataset, eps: Sequence[float]) -> tuple[Row, Arrays]:
+    margin = margins(model, data.images, data.labels).double()
+    row: Row = {"clean_accuracy": accuracy(model, data.images, data.labels)}
+    row |= {f"margin_{name}": _quantile(margin, q) for name, q in (("q10", 0.1), ("median", 0.5), ("q90", 0.9))}
+    arrays = {}
+    for reading, loss in READINGS.items():
+        attacked = [robust_accuracy(model, data.images, data.labels, radius, loss) for radius in eps]
+        row |= {fgsm_column(reading, a.eps): a.accuracy for a in attacked}
+        arrays[f"fgsm_{reading}"] = torch.stack([a.correct for a in attacked]).cpu().numpy()
+    return row, arrays
+
+
+def _ladder_columns(ladder: Ladder) -> Row:
+    row: Row = {"boundary_median": _quantile(ladder.nearest, 0.5)}
+    for i, radius in enumerate(ladder.eps):
+        row[attack_column("worst_case", radius)] = ladder.worst_accuracy[i].item()
+        for name in _SHOWN:
+            if name in ladder.names:
+                row[attack_column(name, radius)] = ladder.of(name)[i].double().mean().item()
+    return row
+
+
+def _ladder_arrays(ladder: Ladder) -> Arrays:
+    return {
+        "ladder_rungs": np.array(ladder.names),
+        "ladder_correct": ladder.correct.numpy(),
+        "ladder_distance": ladder.distance.numpy(),
+    }
+
+
+def _health_columns(health: GradientHealth) -> Row:
+    return {
+        "rounded_share": health.rounded.double().mean().item(),
+        "vanished_share": health.vanished.double().mean().item(),
+        "zero_loss_share": health.loss_is_zero.double().mean().item(),
+        "balance_median": _quantile(health.balance, 0.5),
+        "cosine_median": _quantile(health.cosine, 0.5),
+    }
+
+
+def _health_arrays(health: GradientHealth) -> Arrays:
+    names = ("margin", "balance", "cosine", "step_deviation", "step_climb", "random_climb")
+    return {f"health_{name}": getattr(health, name).float().numpy() for name in names}
+
+
+def _quantile(values: Tensor, q: float) -> float:
+    """Quantile of the values that are numbers; NaN if there is none, infinity if it lies among those."""
+    known = values[~values.isnan()].double().sort().values
+    # Of infinite values torch's interpolation makes NaN: the lower of both neighbours is taken.
+    return known[math.floor(q * (len(known) - 1))].item() if len(known) else math.nan
