@@ -2,21 +2,156 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from . import options
 from .output import print_json, print_table, progress
 
+# Radii that are attacked if none is named, by norm.
+RADII = {"inf": (0.1, 0.2, 0.3), "2": (0.5, 1.0, 2.0)}
+
 
 @click.command(name="attack")
 @options.snapshot
-@click.option("--eps", type=options.Positive(), multiple=True, default=(0.1, 0.2, 0.3), help="Radius; repeatable.")
-@click.option("--samples", type=options.SIZE, default=10_000, help="Test samples.")
+@click.option("--ladder", is_flag=True, help="Every attack, from noise to the strongest, in one table.")
+@click.option("--audit", is_flag=True, help="Say whether accuracies that rest on gradients can be trusted.")
+@click.option("--curve", is_flag=True, help="Draw accuracy against radius, all attacks in one figure.")
+@click.option(
+    "--examples",
+    type=click.IntRange(1, 20),
+    is_flag=False,
+    flag_value=6,
+    default=None,
+    show_default="none, or 6 if no number follows",
+    help="Draw so many images, their perturbations, adversarial images and predictions.",
+)
+@click.option(
+    "--eps",
+    type=options.Positive(),
+    multiple=True,
+    show_default="0.1 0.2 0.3; 0.5 1 2 in norm 2",
+    help="Radius; repeatable.",
+)
+@click.option("--norm", type=click.Choice(["inf", "2"]), default="inf", help="Norm of the radius.")
+@click.option(
+    "--samples",
+    type=options.SIZE,
+    default=None,
+    show_default="10000 for FGSM, 1000 for all attacks",
+    help="Test samples.",
+)
+@click.option(
+    "--effort",
+    type=click.Choice(["full", "quick"]),
+    default=None,
+    show_default="full for --ladder, else quick",
+    help="How hard attacks try.",
+)
+@click.option("--rung", "rungs", multiple=True, metavar="NAME", help="Only this rung of the ladder; repeatable.")
+@click.option("--sibling", metavar="RUN", default=None, help="Also try images made for this run, in the audit.")
+@click.option(
+    "--against", metavar="RUN", default=None, help="Compare with this run on the same samples (McNemar)."
+)
 @click.option(
     "--dataset", default=None, show_default="the snapshot's own", help="Attack test images of this dataset."
 )
+@click.option(
+    "--ledger",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=None,
+    show_default="ledger.sqlite beside the run",
+    help="Where decisions are kept; what it holds is not attacked again.",
+)
+@click.option("--arrays", type=click.Path(path_type=Path, dir_okay=False), help="NPZ file of all decisions.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("attacks"),
+    help="Folder for figures.",
+)
 @options.execution
 def command(
+    run: str,
+    at: str,
+    ladder: bool,
+    audit: bool,
+    curve: bool,
+    examples: int | None,
+    eps: tuple[float, ...],
+    norm: str,
+    samples: int | None,
+    effort: str | None,
+    rungs: tuple[str, ...],
+    sibling: str | None,
+    against: str | None,
+    dataset: str | None,
+    ledger: Path | None,
+    arrays: Path | None,
+    output: Path,
+    seed: int,
+    device: str,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Measure accuracy under attack, and what it is worth.
+
+    Without --ladder, --audit, --curve or --examples: under FGSM, as published (float32 cross-entropy) and exact
+    (log-odds). In exact arithmetic both are the same attack: where they differ, the published number is rounding.
+    An interrupted ladder goes on where it was.
+
+    \b
+    Example:
+      landscape attack --snapshot embedded:runs/adam_lr0.0015_b16_seed0 --eps 0.1 --eps 0.3
+      landscape attack --snapshot embedded:runs/adam_lr0.006_b16_seed0 --ladder --audit
+      landscape attack --snapshot embedded:runs/adam_lr0.006_b16_seed0 --curve --examples
+    """
+    radii = eps or RADII[norm]
+    if not (ladder or audit or curve or examples):
+        _refuse(norm != "inf", "--norm", "FGSM alone is measured in the norm inf; add --ladder.")
+        for value, name in ((effort, "--effort"), (rungs, "--rung"), (against, "--against"), (arrays, "--arrays")):
+            _refuse(bool(value), name, "it belongs to --ladder; add that.")
+        _refuse(sibling is not None, "--sibling", "it belongs to --audit; add that.")
+        _fgsm(run, at, radii, samples or 10_000, dataset, seed, device, threads, as_json)
+        return
+    _refuse(sibling is not None and not audit, "--sibling", "it belongs to --audit; add that.")
+    _refuse(against is not None and not ladder, "--against", "it belongs to --ladder; add that.")
+    from .ladder import Request, attack
+
+    attack(
+        Request(
+            run=run,
+            at=at,
+            ladder=ladder,
+            audit=audit,
+            curve=curve,
+            examples=examples or 0,
+            eps=tuple(sorted(set(radii))),
+            norm=float(norm),
+            samples=samples or 1000,
+            quick=(effort or ("full" if ladder else "quick")) == "quick",
+            rungs=rungs,
+            sibling=sibling,
+            against=against,
+            dataset=dataset,
+            ledger=ledger,
+            arrays=arrays,
+            output=output,
+            seed=seed,
+            device=device,
+            threads=threads,
+            as_json=as_json,
+        )
+    )
+
+
+def _refuse(wrong: bool, option: str, why: str) -> None:
+    if wrong:
+        raise click.BadParameter(why, param_hint=option)
+
+
+def _fgsm(
     run: str,
     at: str,
     eps: tuple[float, ...],
@@ -27,14 +162,6 @@ def command(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Measure accuracy under FGSM, as published (float32 cross-entropy) and exact (log-odds).
-
-    In exact arithmetic both are the same attack: where they differ, the published number is rounding.
-
-    \b
-    Example:
-      landscape attack --snapshot embedded:runs/adam_lr0.0015_b16_seed0 --eps 0.1 --eps 0.3
-    """
     from .problem import identity, load
 
     snapshot, problem = load(run, at, device, threads, dataset)

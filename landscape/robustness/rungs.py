@@ -28,7 +28,7 @@ Kind = Literal["clean", "random noise", "single step", "iterative", "black box",
 # An attack for several balls of one norm: (model, x, y, balls, draws) to one result a ball.
 LadderAttack = Callable[[nn.Module, Tensor, Tensor, Sequence[Ball], Draws], list[AttackResult]]
 
-CLEAN, NOISE = "clean", "random_noise"
+CLEAN, NOISE, BOUNDARY = "clean", "random_noise", "nearest_boundary"
 PUBLISHED_STEP, EXACT_STEP, MARGIN_STEP = "fgsm_published", "fgsm_exact", "fgsm_margin"
 
 
@@ -118,7 +118,7 @@ def ladder_rungs(norm: float = math.inf, effort: Effort = FULL) -> tuple[Rung, .
             steps=effort.fab_steps,
         ),
         _nearest(
-            "nearest_boundary",
+            BOUNDARY,
             "distance to the decision boundary",
             norm,
             nearest_boundary,

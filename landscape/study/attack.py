@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from landscape.errors import ConfigurationError
 from landscape.problem.datasets import Dataset
 from landscape.robustness.accuracy import BATCH
+from landscape.robustness.audit import MaskingAudit
 from landscape.robustness.draws import Draws
 from landscape.robustness.ladder import Decisions, Ladder, Part, assemble, decide, ladder_parts
 from landscape.robustness.rungs import FULL, Effort, Rung, ladder_rungs
@@ -73,10 +75,9 @@ def measure_ladder(
     Raises:
         LandscapeError: If the network cannot be attacked, or the ledger cannot be used.
     """
-    data = problem.test.subset(config.samples, config.seed)
+    data, draws = samples_and_draws(problem, config)
     parts, left_out = ladder_parts(data.images, len(data), config.eps, config.norm, config.rungs(), config.batch)
     target_of(problem.model, data.images, data.labels)
-    draws = Draws(torch.arange(len(data), device=data.labels.device), config.seed)
     digests = {start: _digest(data, start, config.batch) for start in range(0, len(data), config.batch)}
     found = []
     for part in parts:
@@ -93,9 +94,10 @@ def measure_ladder(
     return assemble(parts, found, config.eps, config.norm, left_out)
 
 
-def num_decisions(config: AttackConfig, count: int) -> int:
-    """How many decisions a ladder of ``count`` samples consists of, if no rung is left out."""
-    return len(config.rungs()) * len(config.eps) * count
+def num_decisions(config: AttackConfig, data: Dataset) -> int:
+    """How many decisions a ladder of some samples consists of."""
+    parts, _ = ladder_parts(data.images, len(data), config.eps, config.norm, config.rungs(), config.batch)
+    return sum(map(len, parts))
 
 
 def to_arrays(decisions: Decisions) -> dict[str, NDArray[Any]]:
@@ -140,3 +142,49 @@ def _digest(data: Dataset, start: int, batch: int) -> str:
     for part in parts:
         digest.update(np.ascontiguousarray(part.cpu().numpy()).tobytes())
     return digest.hexdigest()
+
+
+def samples_and_draws(problem: Problem, config: AttackConfig) -> tuple[Dataset, Draws]:
+    """The samples that are attacked, and their random numbers."""
+    data = problem.test.subset(config.samples, config.seed)
+    return data, Draws(torch.arange(len(data), device=data.labels.device), config.seed)
+
+
+def audit_evidence(audit: MaskingAudit) -> dict[str, float]:
+    """What an audit saw of the gradients, as single numbers."""
+    health = audit.health
+    quantiles = zip(("q05", "q25", "median", "q75", "q95"), health.margin_quantiles(), strict=True)
+    shares = {
+        "rounded": health.rounded,
+        "vanished": health.vanished,
+        "loss_exactly_0": health.loss_is_zero,
+        "exact_gradient_0": health.exact_is_zero,
+        "step_climbs_higher_than_noise": health.step_climb > health.random_climb,
+    }
+    medians = {
+        "balance_median": health.balance,
+        "cosine_median": health.cosine,
+        "deviation_from_linear_step_median": health.step_deviation,
+        "deviation_from_linear_noise_median": health.random_deviation,
+    }
+    return (
+        {f"share_{name}": which.double().mean().item() for name, which in shares.items()}
+        | {name: torch.nanmedian(values).item() for name, values in medians.items()}
+        | {f"margin_{name}": value for name, value in quantiles}
+    )
+
+
+def ladder_npz(ladder: Ladder) -> bytes:
+    """All decisions of a ladder as an NPZ file."""
+    file = io.BytesIO()
+    np.savez_compressed(
+        file,
+        rungs=np.array(ladder.names),
+        eps=np.array(ladder.eps),
+        norm=np.array(ladder.norm),
+        correct=ladder.correct.numpy(),
+        distance=ladder.distance.numpy(),
+        num_gradients=ladder.num_gradients.numpy(),
+        num_queries=ladder.num_queries.numpy(),
+    )
+    return file.getvalue()
