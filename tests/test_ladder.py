@@ -14,12 +14,14 @@ from torch import Generator, Tensor, nn
 
 from landscape.errors import ConfigurationError, ObjectiveError
 from landscape.problem.datasets import load_dataset
+from landscape.problem.models import model_with
 from landscape.robustness.accuracy import predict, robust_accuracy
 from landscape.robustness.balls import Ball
 from landscape.robustness.draws import Draws
 from landscape.robustness.ladder import Ladder, accumulate, run_ladder
 from landscape.robustness.mcnemar import mcnemar
 from landscape.robustness.rungs import QUICK, ladder_rungs
+from landscape.snapshots import find_runs, load_snapshot
 
 EPS = {math.inf: (0.0, 0.05, 0.1), 2.0: (0.0, 0.5, 1.5)}
 
@@ -197,6 +199,26 @@ def test_mcnemar_is_right_under_the_null() -> None:
     draws = torch.rand(500, 2, 200, generator=random) < 0.7
     values = torch.tensor([mcnemar(*pair).p_value for pair in draws])
     assert 0.02 < (values < 0.05).double().mean() < 0.06
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_order_holds_for_every_sample_of_every_shipped_run(part: int) -> None:
+    """Worst case ≤ each rung and falls with ε, sample by sample; noise leaves at least what FGSM leaves."""
+    names = ("clean", "random_noise", "fgsm_published", "fgsm_exact", "pgd_margin")
+    rungs = [rung for rung in ladder_rungs(effort=QUICK) if rung.name in names]
+    test = load_dataset("mnist", "test").subset(200, 0)
+    runs = find_runs(["embedded:runs", "embedded:masking"])
+    assert len(runs) == 62
+    for run in runs[part::4]:
+        snapshot = load_snapshot(run)
+        model = model_with(snapshot.model, snapshot.model_args, snapshot.parameters)
+        found = run_ladder(model, test.images, test.labels, [0.0, 0.1, 0.2, 0.3], rungs=rungs)
+        assert (found.worst[None] <= found.correct).all(), run
+        assert (found.worst[1:] <= found.worst[:-1]).all(), run
+        accuracy = {name: found.of(name).double().mean(1) for name in names}
+        assert (found.worst_accuracy.diff() <= 0).all(), run
+        assert (accuracy["pgd_margin"].diff() <= 0.01).all(), run  # each radius has its own random starts
+        assert (accuracy["random_noise"] >= accuracy["fgsm_exact"] - 0.005).all(), run
 
 
 def test_a_ball_is_one_radius_and_one_norm() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
@@ -168,7 +168,8 @@ def measurable(rungs: Sequence[Rung], x: Tensor, norm: float) -> tuple[list[Rung
 
 
 def _clean(model: nn.Module, x: Tensor, y: Tensor, balls: Sequence[Ball], draws: Draws) -> list[AttackResult]:
-    return [target_of(model, x, y).untouched()] * len(balls)
+    result = target_of(model, x, y).untouched()
+    return [result, *[replace(result, num_queries=0 * result.num_queries)] * (len(balls) - 1)]
 
 
 def _step(name: str, description: str, norm: float, loss: str) -> Rung:
