@@ -217,7 +217,8 @@ def test_order_holds_for_every_sample_of_every_shipped_run(part: int) -> None:
         assert (found.worst[1:] <= found.worst[:-1]).all(), run
         accuracy = {name: found.of(name).double().mean(1) for name in names}
         assert (found.worst_accuracy.diff() <= 0).all(), run
-        assert (accuracy["pgd_margin"].diff() <= 0.01).all(), run  # each radius has its own random starts
+        # By itself a rung may lose at a larger radius what it broke at a smaller one: ten steps are longer there.
+        assert (accuracy["pgd_margin"].diff() <= 0.05).all(), run
         assert (accuracy["random_noise"] >= accuracy["fgsm_exact"] - 0.005).all(), run
 
 

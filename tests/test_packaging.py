@@ -62,7 +62,7 @@ def test_wheel_holds_three_packages_and_the_data(wheel: Path) -> None:
     tops = {name.split("/")[0] for name in names if ".dist-info" not in name}
     assert tops == {"landscape", "landscape_cli", "landscape_data"}
     assert {"landscape/py.typed", "landscape_cli/py.typed", "landscape_data/mnist.h5"} <= set(names)
-    assert sum(name.endswith("/run.json") for name in names) == 60
+    assert sum(name.endswith("/run.json") for name in names) == 60 + 2  # of the study, and of the masking story
     assert not any("ledger" in name and "landscape_data" in name for name in names)
 
 
