@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ENVIRONMENT := $(VENV)/.complete
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint format types imports bench-theta bench-x bench-large bench-hessian bench-training bench-attacks clean
+.PHONY: help demo test test-slow lint format types imports bench-theta bench-x bench-large bench-hessian bench-training bench-attacks bench-report clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST)
@@ -15,7 +15,8 @@ $(ENVIRONMENT): pyproject.toml
 	$(BIN)/pip install -e '.[attacks,dev]'
 	touch $@
 
-demo: $(ENVIRONMENT)  ## Answer the question on the stored runs: five figures and a verdict
+demo: $(ENVIRONMENT)  ## Answer the question on the stored runs: five figures, a report and a verdict
+	$(BIN)/landscape report data/runs --output figures/demo/report.html
 	$(BIN)/landscape correlate data/runs --output figures/demo
 
 test: lint types imports  ## Linter, formatter, type checker, import contract and all quick tests
@@ -59,6 +60,10 @@ bench-attacks: $(ENVIRONMENT)  ## The attack ladder against torchattacks' attack
 	$(BIN)/python benchmarks/attacks.py --norm inf --eps 0.3
 	$(BIN)/python benchmarks/attacks.py --norm inf --eps 0.1
 	$(BIN)/python benchmarks/attacks.py --norm 2
+
+bench-report: $(ENVIRONMENT)  ## Size and opening time of a report on 10,000 runs
+	$(BIN)/python benchmarks/report.py --rows 60
+	$(BIN)/python benchmarks/report.py --rows 10000
 
 clean:  ## Remove the environment and all caches
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -12,22 +12,54 @@ import click
 
 from . import options
 from .output import note, plain, print_json
-from .study import any_failed, collect_rows, find_or_fail, study_options
+from .study import Command, any_failed, collect_rows, find_or_fail, study_options
 
 if TYPE_CHECKING:
     from landscape.study.associations import Correlations
     from landscape.study.columns import Row
 
 
+_TESTS = (
+    click.option(
+        "--test-level", type=options.Level(), default="ln2", help="The level at which hypotheses are tested."
+    ),
+    click.option("--test-eps", type=options.Positive(), default=0.3, help="The FGSM radius of the tests."),
+    click.option("--permutations", type=options.SIZE, default=9999, help="Draws of the permutation test."),
+    click.option("--bootstrap", type=options.SIZE, default=2000, help="Draws of the bootstrap."),
+)
+
+
+def correlation_options(command: Command) -> Command:
+    """Options that define what is tested, and how; ``check_tested`` and ``correlate_rows`` read them."""
+    for option in reversed(_TESTS):
+        command = option(command)
+    return command
+
+
+def check_tested(settings: dict[str, Any]) -> None:
+    """Refuse to test what is not measured, before anything is."""
+    for name, measured, what in (("test_level", "levels", "levels"), ("test_eps", "eps", "radii")):
+        if settings[name] not in settings[measured]:
+            raise click.BadParameter(
+                f"{settings[name]:g} is not among the {what} that are measured.",
+                param_hint=f"--{name.replace('_', '-')}",
+            )
+
+
+def correlate_rows(rows: list[Row], settings: dict[str, Any]) -> Correlations:
+    """The associations that the options ask for."""
+    from landscape.study.associations import CorrelateConfig
+    from landscape.study.columns import level_label
+    from landscape.study.correlate import correlate
+
+    level, eps, seed = level_label(settings["test_level"]), settings["test_eps"], settings["seed"]
+    return correlate(rows, CorrelateConfig(level, eps, settings["permutations"], settings["bootstrap"], seed))
+
+
 @click.command(name="correlate")
 @click.argument("runs", nargs=-1, required=True, metavar="RUNS...")
 @study_options
-@click.option(
-    "--test-level", type=options.Level(), default="ln2", help="The level at which hypotheses are tested."
-)
-@click.option("--test-eps", type=options.Positive(), default=0.3, help="The FGSM radius of the tests.")
-@click.option("--permutations", type=options.SIZE, default=9999, help="Draws of the permutation test.")
-@click.option("--bootstrap", type=options.SIZE, default=2000, help="Draws of the bootstrap.")
+@correlation_options
 @click.option(
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
@@ -37,10 +69,6 @@ if TYPE_CHECKING:
 @options.as_json
 def command(
     runs: tuple[str, ...],
-    test_level: float,
-    test_eps: float,
-    permutations: int,
-    bootstrap: int,
     output: Path,
     as_json: bool,
     **settings: Any,
@@ -54,24 +82,13 @@ def command(
     Example:
       landscape correlate data/runs --output figures/demo
     """
-    if test_level not in settings["levels"]:
-        raise click.BadParameter(
-            f"{test_level:g} is not among the levels that are measured.", param_hint="--test-level"
-        )
-    if test_eps not in settings["eps"]:
-        raise click.BadParameter(
-            f"{test_eps:g} is not among the radii that are measured.", param_hint="--test-eps"
-        )
+    check_tested(settings)
     find_or_fail(runs)
     output.mkdir(parents=True, exist_ok=True)
     rows = collect_rows(runs, settings)
-    from landscape.study.associations import CorrelateConfig
-    from landscape.study.columns import level_label
-    from landscape.study.correlate import correlate
     from landscape.study.table import format_table
 
-    config = CorrelateConfig(level_label(test_level), test_eps, permutations, bootstrap, settings["seed"])
-    correlations = correlate(rows, config)
+    correlations = correlate_rows(rows, settings)
     files = _write(rows, correlations, output)
     if as_json:
         print_json("correlate", {"runs": runs} | settings, {"correlations": _plain(correlations), "files": files})

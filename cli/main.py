@@ -23,6 +23,7 @@ COMMANDS = (
     "attack",
     "measure",
     "correlate",
+    "report",
     "paper",
     "theory",
 )

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from landscape.objectives import objective as objective
     from landscape.problem.input_objective import input_objective as input_objective
     from landscape.problem.parameter_objective import parameter_objective as parameter_objective
+    from landscape.report import html_report as html_report
+    from landscape.report import report_tables as report_tables
     from landscape.robustness.accuracy import robust_accuracy as robust_accuracy
     from landscape.robustness.audit import MaskingAudit as MaskingAudit
     from landscape.robustness.audit import masking_audit as masking_audit
@@ -58,6 +60,7 @@ _HOMES = {
     "diagonal": "geometry.spectrum",
     "fgsm": "robustness.fgsm",
     "frobenius_norm": "geometry.spectrum",
+    "html_report": "report",
     "input_objective": "problem.input_objective",
     "level_set_distance": "geometry.level_sets",
     "load_snapshot": "snapshots",
@@ -65,6 +68,7 @@ _HOMES = {
     "measure": "study.measure",
     "objective": "objectives",
     "parameter_objective": "problem.parameter_objective",
+    "report_tables": "report",
     "robust_accuracy": "robustness.accuracy",
     "run_ladder": "robustness.ladder",
     "spectral_density": "geometry.spectrum",

@@ -36,7 +36,7 @@ def draw_figures(
     paths = []
     with style():
         for name, scatter in scatters(correlations.columns, correlations.config.eps).items():
-            figure = draw_scatter(used, _measured(scatter, used), correlations.panels)
+            figure = draw_scatter(used, measured_readings(scatter, used), correlations.panels)
             paths += [save(figure, Path(directory, f"{name}.{suffix}"), suffix) for suffix in formats]
     return paths
 
@@ -57,7 +57,7 @@ def scatters(columns: Columns, eps: float) -> dict[str, Scatter]:
     return dict(zip(FIGURES, drawn, strict=True))
 
 
-def _measured(scatter: Scatter, rows: Rows) -> Scatter:
+def measured_readings(scatter: Scatter, rows: Rows) -> Scatter:
     """The figure without readings that no row has; all of them if none has any."""
     known = [i for i, y in enumerate(scatter.ys) if any(map(math.isfinite, numbers(rows, y)))]
     if not known:

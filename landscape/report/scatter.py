@@ -76,13 +76,14 @@ def _encoding(rows: Rows) -> _Encoding:
     return _Encoding(LogNorm(low / widen, high * widen), rates, markers)
 
 
-def _is_log(name: str) -> bool:
+def is_log(name: str) -> bool:
+    """Whether a column is drawn on a logarithmic axis; shares are not."""
     column = find_column(name)
     return column is None or column.unit != "share"
 
 
 def _shown(name: str, value: float) -> bool:
-    return math.isfinite(value) and (value > 0 or not _is_log(name))
+    return math.isfinite(value) and (value > 0 or not is_log(name))
 
 
 def _draw_points(axes: Axes, runs: Rows, names: tuple[str, str], encoding: _Encoding) -> int:
@@ -143,7 +144,7 @@ def _finish_axes(panels: Sequence[Axes], rows: Rows, scatter: Scatter) -> None:
         for axes in panels:
             axis = axes.xaxis if axis_name == "x" else axes.yaxis
             limits = axes.set_xlim if axis_name == "x" else axes.set_ylim
-            if not _is_log(names[0]):
+            if not is_log(names[0]):
                 limits(0.0, 1.0)
                 axis.set_major_locator(MultipleLocator(0.2))
                 axis.set_major_formatter(PercentFormatter(1.0, symbol=""))
