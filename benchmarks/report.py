@@ -26,6 +26,12 @@ from landscape.study.columns import Row
 from landscape.study.correlate import correlate
 
 VERDICTS = ("sound", "arithmetic masking", "gradient masking")
+REASONS = (
+    "FGSM as published leaves more standing than exact FGSM (fgsm_published 52.7 %, fgsm_exact 20.3 %): 100.0 % "
+    "of the samples it spares have a rounded gradient or none; 57.7 % of the published gradients are rounded and "
+    "0.0 % are gone; accuracy under a single step is no robustness: iterative attacks leave less (iterative "
+    "0.0 %, fgsm_exact 20.3 %)"
+)
 FRAMES = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
 
@@ -80,7 +86,7 @@ def _row(i: int, rate: float, batch: int, rng: np.random.Generator) -> Row:
         "fgsm_exact[0.3]": float(rng.uniform(0, 0.3)),
         "worst_case[0.3]": float(rng.uniform(0, 0.1)),
         "masking[0.3]": VERDICTS[int(rng.integers(3))],
-        "masking_reasons[0.3]": "FGSM as published leaves 12.1 points more standing than exact FGSM",
+        "masking_reasons[0.3]": REASONS,
         "rounded_share": float(rng.uniform(0, 0.3)),
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -50,9 +51,17 @@ RADII = {"inf": (0.1, 0.2, 0.3), "2": (0.5, 1.0, 2.0)}
     help="How hard attacks try.",
 )
 @click.option("--rung", "rungs", multiple=True, metavar="NAME", help="Only this rung of the ladder; repeatable.")
-@click.option("--sibling", metavar="RUN", default=None, help="Also try images made for this run, in the audit.")
 @click.option(
-    "--against", metavar="RUN", default=None, help="Compare with this run on the same samples (McNemar)."
+    "--sibling",
+    metavar="RUN",
+    default=None,
+    help="In the audit, also try images made for this run.",
+)
+@click.option(
+    "--against",
+    metavar="RUN",
+    default=None,
+    help="Compare with this run, sample by sample (McNemar).",
 )
 @click.option(
     "--dataset", default=None, show_default="the snapshot's own", help="Attack test images of this dataset."
@@ -73,33 +82,18 @@ RADII = {"inf": (0.1, 0.2, 0.3), "2": (0.5, 1.0, 2.0)}
 )
 @options.execution
 def command(
-    run: str,
-    at: str,
-    ladder: bool,
-    audit: bool,
-    curve: bool,
-    examples: int | None,
     eps: tuple[float, ...],
     norm: str,
     samples: int | None,
     effort: str | None,
-    rungs: tuple[str, ...],
-    sibling: str | None,
-    against: str | None,
-    dataset: str | None,
     ledger: Path | None,
-    arrays: Path | None,
-    output: Path,
-    seed: int,
-    device: str,
-    threads: int | None,
-    as_json: bool,
+    **settings: Any,
 ) -> None:
     """Measure accuracy under attack, and what it is worth.
 
     Without --ladder, --audit, --curve or --examples: under FGSM, as published (float32 cross-entropy) and exact
     (log-odds). In exact arithmetic both are the same attack: where they differ, the published number is rounding.
-    An interrupted ladder goes on where it was.
+    An interrupted ladder goes on where it was. --at also holds for the runs of --sibling and --against.
 
     \b
     Example:
@@ -108,47 +102,36 @@ def command(
       landscape attack --snapshot embedded:runs/adam_lr0.006_b16_seed0 --curve --examples
     """
     radii = eps or RADII[norm]
-    if not (ladder or audit or curve or examples):
-        _refuse(norm != "inf", "--norm", "FGSM alone is measured in the norm inf; add --ladder.")
-        for value, name in ((effort, "--effort"), (rungs, "--rung"), (against, "--against"), (arrays, "--arrays")):
-            _refuse(bool(value), name, "it belongs to --ladder; add that.")
-        _refuse(sibling is not None, "--sibling", "it belongs to --audit; add that.")
-        _fgsm(run, at, radii, samples or 10_000, dataset, seed, device, threads, as_json)
+    whole = any(settings[name] for name in ("ladder", "audit", "curve", "examples"))
+    if not whole and norm != "inf":
+        raise click.BadParameter("FGSM alone is measured in the norm inf; add --ladder.", param_hint="--norm")
+    _refuse_idle_options(settings | {"effort": effort, "ledger": ledger}, whole)
+    if not whole:
+        names = ("run", "at", "dataset", "seed", "device", "threads", "as_json")
+        _fgsm(eps=radii, samples=samples or 10_000, **{name: settings[name] for name in names})
         return
-    _refuse(sibling is not None and not audit, "--sibling", "it belongs to --audit; add that.")
-    _refuse(against is not None and not ladder, "--against", "it belongs to --ladder; add that.")
     from .ladder import Request, attack
 
     attack(
         Request(
-            run=run,
-            at=at,
-            ladder=ladder,
-            audit=audit,
-            curve=curve,
-            examples=examples or 0,
             eps=tuple(sorted(set(radii))),
             norm=float(norm),
             samples=samples or 1000,
-            quick=(effort or ("full" if ladder else "quick")) == "quick",
-            rungs=rungs,
-            sibling=sibling,
-            against=against,
-            dataset=dataset,
+            quick=(effort or ("full" if settings["ladder"] else "quick")) == "quick",
             ledger=ledger,
-            arrays=arrays,
-            output=output,
-            seed=seed,
-            device=device,
-            threads=threads,
-            as_json=as_json,
+            **settings,
         )
     )
 
 
-def _refuse(wrong: bool, option: str, why: str) -> None:
-    if wrong:
-        raise click.BadParameter(why, param_hint=option)
+def _refuse_idle_options(settings: dict[str, Any], whole: bool) -> None:
+    """Refuse options that would change nothing, before anything is done."""
+    needs = {"sibling": "audit", "against": "ladder"}
+    needs |= {} if whole else dict.fromkeys(("effort", "rungs", "arrays", "ledger"), "ladder")
+    for name, needed in needs.items():
+        if settings[name] and not settings[needed]:
+            option = "--rung" if name == "rungs" else f"--{name}"
+            raise click.BadParameter(f"it belongs to --{needed}; add that.", param_hint=option)
 
 
 def _fgsm(

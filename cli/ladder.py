@@ -38,7 +38,7 @@ class Request:
     ladder: bool
     audit: bool
     curve: bool
-    examples: int
+    examples: int | None
     eps: tuple[float, ...]
     norm: float
     samples: int
@@ -64,7 +64,9 @@ def attack(request: Request) -> None:
     config = _config(request)
     config.rungs()  # refuses unknown names before anything is written
     others = {name: _other(request, name) for name in (request.sibling, request.against) if name is not None}
-    results: dict[str, Any] = {"snapshot": identity(snapshot), "ledger": None}
+    for name, (_, other) in others.items():
+        _check_same_data(request.run, problem, name, other)
+    results: dict[str, Any] = {"snapshot": identity(snapshot)}
     files: list[str] = []
     with Ledger(request.ledger or default_ledger(request.run)) as ledger:
         results["ledger"] = str(ledger.path)
@@ -73,8 +75,8 @@ def attack(request: Request) -> None:
         if request.ladder:
             results["ladder"] = _show_ladder(shown, request.as_json)
         if request.against is not None:
-            other = _measure(*others[request.against], config, ledger, "attacking the other")
-            results["against"] = _show_comparison(shown, _at(other, request.eps), request.as_json)
+            its = _measure(*others[request.against], config, ledger, "attacking the other")
+            results["against"] = _show_comparison(shown, _at(its, request.eps), request.as_json)
     if request.audit:
         sibling = None if request.sibling is None else others[request.sibling][1]
         results["audit"] = [
@@ -122,6 +124,16 @@ def _inputs(request: Request, count: int) -> dict[str, Any]:
 
 def _other(request: Request, run: str) -> tuple[Snapshot, Problem]:
     return load(run, request.at, request.device, request.threads, request.dataset)
+
+
+def _check_same_data(run: str, problem: Problem, name: str, other: Problem) -> None:
+    from landscape.errors import DatasetError
+
+    if problem.test.sha256 != other.test.sha256:
+        raise DatasetError(
+            f"{name} was trained on {other.test.name}, {run} on {problem.test.name}: they share no images to be "
+            "attacked. Name one dataset for both with --dataset."
+        )
 
 
 def _measure(snapshot: Snapshot, problem: Problem, config: AttackConfig, ledger: Ledger, label: str) -> Ladder:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from small_runs import SMALL, small_config, small_mnist
 
-from landscape.problem.datasets import load_dataset
+from landscape.problem.datasets import DATASETS, load_dataset
 from landscape.report.attacks import accuracy_figure, examples_figure
 from landscape.report.style import style
 from landscape.robustness.accuracy import predict
@@ -30,6 +32,7 @@ from landscape.study.attack import AttackConfig, measure_ladder
 from landscape.study.examples import accuracy_curves, adversarial_examples
 from landscape.study.ledger import Ledger
 from landscape.study.measure import Problem, load_problem
+from landscape.training.loop import train
 
 LATE = "embedded:masking/adam_lr0.006_b128_60epochs"
 DEFENDED = "embedded:masking/adam_pgd-training_epsilon0.1"
@@ -169,6 +172,30 @@ def test_two_runs_are_compared_on_the_same_samples(tmp_path: Path) -> None:
     assert by_rung["clean"]["p_value"] > 0.05
 
 
+def test_runs_on_other_data_are_not_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DATASETS, SMALL, small_mnist)
+    train(small_config(model="cnn", epochs=1), tmp_path / "other")
+    (script,) = entry_points(group="console_scripts", name="landscape")
+    for arguments in (("--ladder", "--against"), ("--audit", "--sibling")):
+        command = ["attack", "--snapshot", LATE, "--ledger", str(tmp_path / "ledger.sqlite"), *arguments]
+        found = CliRunner().invoke(script.load(), [*command, str(tmp_path / "other")])
+        assert found.exit_code == 1 and "they share no images" in found.stderr
+    assert not (tmp_path / "ledger.sqlite").exists()
+
+
+def test_a_ledger_that_lost_its_arrays_is_attacked_again(tmp_path: Path) -> None:
+    arguments = ("--ladder", "--eps", "0.1", "--json", *FEW, "--rung", "clean", "--rung", "fgsm_exact")
+    first = results(attack(tmp_path, *arguments))
+    with closing(sqlite3.connect(tmp_path / "ledger.sqlite")) as database, database:
+        database.execute("DELETE FROM arrays")
+    assert results(attack(tmp_path, *arguments))["ladder"] == first["ladder"]
+    (tmp_path / "ledger.sqlite").write_bytes(b"no database" * 1000)
+    (script,) = entry_points(group="console_scripts", name="landscape")
+    command = ["attack", "--snapshot", LATE, "--ledger", str(tmp_path / "ledger.sqlite"), *arguments]
+    found = CliRunner().invoke(script.load(), command)
+    assert found.exit_code == 1 and "move it away, or name another with --ledger" in found.stderr
+
+
 def test_arrays_and_sibling(tmp_path: Path, problem: Problem) -> None:
     file = tmp_path / "new" / "decisions.npz"
     found = results(
@@ -202,6 +229,7 @@ def test_arrays_and_sibling(tmp_path: Path, problem: Problem) -> None:
         (("--norm", "2"), 2, "add --ladder"),
         (("--effort", "quick"), 2, "belongs to --ladder"),
         (("--rung", "mim"), 2, "belongs to --ladder"),
+        (("--curve", "--against", DEFENDED), 2, "belongs to --ladder"),
         (("--sibling", DEFENDED), 2, "belongs to --audit"),
         (("--ladder", "--sibling", DEFENDED), 2, "belongs to --audit"),
         (("--audit", "--against", DEFENDED), 2, "belongs to --ladder"),

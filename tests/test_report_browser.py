@@ -125,6 +125,22 @@ def test_pointer_tells_run_settings_and_evidence(open_page: Open) -> None:
     assert not tip.is_visible() and page.locator(".ring").count() == 0
 
 
+def test_long_facts_have_lines_of_their_own(open_page: Open, tmp_path: Path) -> None:
+    rows = study_rows()
+    for row in rows:
+        row["masking_reasons[0.3]"] = "a reason in many words; " * 12
+    page = open_page(write(rows, tmp_path / "report.html"))
+    shown = marks(page, adam())
+    point = next(p for p in shown if nearest_is_alone(p, shown))
+    page.mouse.move(point["x"] + 2, point["y"] - 2)
+    whole = page.locator("#tip dl").bounding_box()
+    reason = page.locator("#tip dd.long").bounding_box()
+    label = page.locator("#tip dt:not(.long)").first.bounding_box()
+    assert whole and reason and label
+    assert reason["width"] == pytest.approx(whole["width"], abs=1)
+    assert label["height"] < 20, "labels of short facts keep their room"
+
+
 def test_keyboard_goes_through_all_points_of_a_panel(open_page: Open) -> None:
     page = open_page()
     rows = study_rows()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +38,11 @@ def draw_accuracy_curve(
     title: str,
     directory: str | os.PathLike[str],
     name: str,
-    formats: Sequence[str] = FORMATS,
 ) -> list[Path]:
     """Draw accuracy against ε, a line for each rung; the worst case in black. One file for each format."""
     with style():
         figure = accuracy_figure(curves, title)
-        return [save(figure, Path(directory, f"{name}.{suffix}"), suffix) for suffix in formats]
+        return [save(figure, Path(directory, f"{name}.{suffix}"), suffix) for suffix in FORMATS]
 
 
 def accuracy_figure(curves: AccuracyCurves, title: str) -> Figure:
@@ -79,12 +77,11 @@ def draw_examples(
     title: str,
     directory: str | os.PathLike[str],
     name: str,
-    formats: Sequence[str] = FORMATS,
 ) -> list[Path]:
     """Draw a row for each image: the image, then perturbation and adversarial image of each attack."""
     with style():
         figure = examples_figure(examples, title)
-        return [save(figure, Path(directory, f"{name}.{suffix}"), suffix) for suffix in formats]
+        return [save(figure, Path(directory, f"{name}.{suffix}"), suffix) for suffix in FORMATS]
 
 
 def examples_figure(examples: Examples, title: str) -> Figure:

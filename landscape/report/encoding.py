@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
+from functools import cache
 
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
@@ -65,7 +66,7 @@ class Encoding:
     def colour(self, learning_rate: float) -> str:
         """Viridis on a logarithmic scale, dark for small learning rates; grey where there is none."""
         place = self.place(learning_rate)
-        return UNKNOWN_COLOUR if math.isnan(place) else to_hex(colormaps[COLOUR_MAP](place))
+        return UNKNOWN_COLOUR if math.isnan(place) else _colour_at(place)
 
     @property
     def edge(self) -> float:
@@ -95,6 +96,12 @@ def encoding_of(rows: Rows, num_points: int) -> Encoding:
     return Encoding(tuple(distinct(numbers(rows, "batch_size"))), rates, radii)
 
 
+# Of thousands of marks few differ, and a colour map is copied whenever it is looked up.
+@cache
+def _colour_at(place: float) -> str:
+    return str(to_hex(colormaps[COLOUR_MAP](place)))
+
+
 def short(value: float) -> str:
     """A coordinate with one decimal, or none."""
     return f"{value:.1f}".removesuffix(".0").replace("-0.", "-.").removeprefix("0") or "0"
@@ -106,6 +113,7 @@ def disc(radius: float) -> str:
     return f"m-{r} 0a{r} {r} 0 1 0 {d} 0a{r} {r} 0 1 0-{d} 0z"
 
 
+@cache
 def _polygon(number: int, radius: float) -> str:
     """A polygon with about the area of the circle."""
     corners = _POLYGONS[number]

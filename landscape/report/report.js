@@ -29,6 +29,8 @@
   const isShown = (point) => !point.group.hasAttribute("display");
   const shown = (svg) => pointsOf(svg).filter(isShown);
 
+  const LONG = 60; // letters that no longer fit beside their label
+
   // What a point tells: its settings in one line, what this plot shows, the evidence, all else.
   const add = (parent, tag, text, name) => {
     const element = document.createElement(tag);
@@ -54,7 +56,8 @@
     add(tip, "p", inSection("settings").map(({ label, fact }) => `${label} ${fact}`).join(" · "));
     const list = add(tip, "dl", "");
     for (const fact of [...facts.filter(isHere), ...inSection("evidence"), ...others]) {
-      const name = isHere(fact) ? "here" : fact.name === "grade" || fact === others[0] ? "first" : "";
+      const kind = isHere(fact) ? "here" : fact.name === "grade" || fact === others[0] ? "first" : "";
+      const name = fact.fact.length > LONG ? `${kind} long` : kind;
       add(list, "dt", fact.label, name);
       add(list, "dd", fact.fact, name);
     }

@@ -84,9 +84,9 @@ def median(values: Sequence[float]) -> float:
 
 def _show_number(value: float, kind: Kind) -> str:
     if kind in ("p", "correlation"):
-        return f"{value:.{4 if kind == 'p' else 2}f}"
+        return f"{value:z.{4 if kind == 'p' else 2}f}"
     if kind in ("share", "points"):
-        return f"{100 * value:.1f}"
+        return f"{100 * value:z.1f}"  # z: no minus before zero
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from types import MappingProxyType
 from typing import Literal
 
 from torch import Tensor, nn
@@ -72,82 +73,58 @@ class Rung:
 
 def ladder_rungs(norm: float = math.inf, effort: Effort = FULL) -> tuple[Rung, ...]:
     """All rungs of a norm in order, weakest idea first."""
-    table = [
+    return (
         Rung(CLEAN, "no attack", norm, "clean", False, {}, True, _clean),
         _each(NOISE, "one random point of the sphere", norm, "random noise", random_noise, white_box=False),
+        *_single_steps(norm),
+        *_iterative(norm, effort),
+        *_minimum_norm(norm, effort),
+        _black_box(norm, effort),
+        *([_carlini_wagner(effort)] if norm == 2 else []),
+    )
+
+
+def _single_steps(norm: float) -> list[Rung]:
+    start = "random half step, then FGSM on log-odds"
+    return [
         _step(PUBLISHED_STEP, "FGSM as published: float32 cross-entropy, mean of a batch", norm, AS_PUBLISHED),
         _step(EXACT_STEP, "FGSM exact: log-odds", norm, EXACT),
         _step(MARGIN_STEP, "FGSM on the margin", norm, "margin"),
-        _each(
-            "fgsm_random_start",
-            "random half step, then FGSM on log-odds",
-            norm,
-            "single step",
-            random_start_fast_gradient,
-        ),
-        _each("mim", "momentum iterative method on log-odds", norm, "iterative", _mim, steps=effort.mim_steps),
-        *(
-            _each(
-                f"pgd_{loss}",
-                f"PGD with restarts on {text}",
-                norm,
-                "iterative",
-                _pgd,
-                loss=loss,
-                steps=effort.pgd_steps,
-                restarts=effort.pgd_restarts,
-            )
-            for loss, text in ((EXACT, "log-odds"), ("margin", "the margin"))
-        ),
-        _each(
-            "apgd_targeted",
-            "APGD towards each wrong class",
-            norm,
-            "iterative",
-            apgd_targeted,
-            steps=effort.apgd_steps,
-            classes=effort.apgd_classes,
-        ),
-        _nearest(
-            "fab",
-            "fast adaptive boundary, by torchattacks",
-            norm,
-            fab,
-            images_only=True,
-            needs="torchattacks",
-            steps=effort.fab_steps,
-        ),
-        _nearest(
-            BOUNDARY,
-            "distance to the decision boundary",
-            norm,
-            nearest_boundary,
-            budget=effort.boundary_budget,
-            restarts=effort.boundary_restarts,
-        ),
-        _each(
-            "square",
-            "random search on logits",
-            norm,
-            "black box",
-            square,
-            white_box=False,
-            images_only=True,
-            queries=effort.queries,
-        ),
+        _each("fgsm_random_start", start, norm, "single step", random_start_fast_gradient),
     ]
-    if norm == 2:
-        table.append(
-            _nearest(
-                "carlini_wagner",
-                "Carlini and Wagner's attack",
-                norm,
-                carlini_wagner,
-                steps=effort.cw_steps,
-                searches=effort.cw_searches,
-            )
-        )
-    return tuple(table)
+
+
+def _iterative(norm: float, effort: Effort) -> list[Rung]:
+    pgd_effort = {"steps": effort.pgd_steps, "restarts": effort.pgd_restarts}
+    apgd_effort = {"steps": effort.apgd_steps, "classes": effort.apgd_classes}
+    table: list[tuple[str, str, Callable[..., AttackResult], dict[str, object]]] = [
+        ("mim", "momentum iterative method on log-odds", _mim, {"steps": effort.mim_steps}),
+        ("pgd_log_odds", "PGD with restarts on log-odds", _pgd, {"loss": EXACT, **pgd_effort}),
+        ("pgd_margin", "PGD with restarts on the margin", _pgd, {"loss": "margin", **pgd_effort}),
+        ("apgd_targeted", "APGD towards each wrong class", apgd_targeted, {**apgd_effort}),
+    ]
+    return [
+        _each(name, text, norm, "iterative", attack, settings=settings) for name, text, attack, settings in table
+    ]
+
+
+def _minimum_norm(norm: float, effort: Effort) -> list[Rung]:
+    text, settings = "fast adaptive boundary, by torchattacks", {"steps": effort.fab_steps}
+    search = {"budget": effort.boundary_budget, "restarts": effort.boundary_restarts}
+    return [
+        _nearest("fab", text, norm, fab, settings, images_only=True, needs="torchattacks"),
+        _nearest(BOUNDARY, "distance to the decision boundary", norm, nearest_boundary, search),
+    ]
+
+
+def _black_box(norm: float, effort: Effort) -> Rung:
+    settings, text = {"queries": effort.queries}, "random search on logits"
+    return _each("square", text, norm, "black box", square, settings=settings, white_box=False, images_only=True)
+
+
+def _carlini_wagner(effort: Effort) -> Rung:
+    settings = {"steps": effort.cw_steps, "searches": effort.cw_searches}
+    return _nearest("carlini_wagner", "Carlini and Wagner's attack", 2.0, carlini_wagner, settings)
 
 
 def measurable(rungs: Sequence[Rung], x: Tensor, norm: float) -> tuple[list[Rung], dict[str, str]]:
@@ -188,9 +165,9 @@ def _each(
     kind: Kind,
     attack: Callable[..., AttackResult],
     *,
+    settings: Mapping[str, object] = MappingProxyType({}),
     white_box: bool = True,
     images_only: bool = False,
-    **settings: object,
 ) -> Rung:
     """An attack of one ball, ball by ball."""
     run = partial(attack, **settings)
@@ -206,10 +183,10 @@ def _nearest(
     description: str,
     norm: float,
     attack: Callable[..., list[AttackResult]],
+    settings: Mapping[str, object],
     *,
     images_only: bool = False,
     needs: str | None = None,
-    **settings: object,
 ) -> Rung:
     """An attack that serves all balls at once, without random numbers."""
     run = partial(attack, **settings)

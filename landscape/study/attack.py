@@ -83,8 +83,9 @@ def measure_ladder(
     for part in parts:
         subject = _subject(snapshot, part, digests[part.start], config.seed)
         key = content_key(subject)
-        if key in ledger.find([key]):
-            decisions = _from_arrays(ledger.arrays(key))
+        stored = ledger.arrays(key)
+        if stored:
+            decisions = _from_arrays(stored)
         else:
             begin = time.perf_counter()
             decisions = decide(problem.model, data.images, data.labels, part, draws)

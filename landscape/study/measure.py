@@ -111,7 +111,8 @@ def measure_samples(snapshot: Snapshot, config: MeasureConfig | None = None, dev
 
     Arrays: ``d_x`` and ``w_x`` ``(C, x_samples)``; ``fgsm_published`` and ``fgsm_exact``, who stands,
     ``(E, attack_samples)``; ``ladder_correct`` ``(R, E, ladder_samples)``, ``ladder_distance``
-    ``(R, ladder_samples)``, ``ladder_rungs`` ``(R,)`` names; columns of `GradientHealth` as ``health_…``.
+    ``(R, ladder_samples)``, ``ladder_rungs`` ``(R,)`` names; columns of `GradientHealth`, at the first radius, as
+    ``health_…``.
     """
     config = config or MeasureConfig()
     problem = load_problem(snapshot, device)

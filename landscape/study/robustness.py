@@ -12,21 +12,21 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from landscape.problem.datasets import Dataset
-from landscape.robustness.accuracy import accuracy, margins, robust_accuracy
+from landscape.robustness.accuracy import margins
 from landscape.robustness.balls import Ball
 from landscape.robustness.draws import Draws
-from landscape.robustness.fgsm import READINGS
 from landscape.robustness.ladder import Ladder, run_ladder
 from landscape.robustness.masking import GradientHealth, gradient_health
-from landscape.robustness.rungs import CLEAN, EXACT_STEP, NOISE, PUBLISHED_STEP, Effort, ladder_rungs
+from landscape.robustness.rungs import CLEAN, EXACT_STEP, NOISE, PUBLISHED_STEP, Effort, Rung, ladder_rungs
 from landscape.robustness.verdict import verdict
-from landscape.study.columns import Row, attack_column, fgsm_column
+from landscape.study.columns import Reading, Row, attack_column, fgsm_column
 
 Arrays = dict[str, NDArray[Any]]
 
 # The rungs of a row: one of each kind, cheap enough for thousands of snapshots. They are in every installation.
 RUNGS = (CLEAN, NOISE, PUBLISHED_STEP, EXACT_STEP, "pgd_log_odds", "nearest_boundary", "square")
 EFFORT = Effort(pgd_steps=10, pgd_restarts=1, boundary_budget=40, boundary_restarts=0, queries=50)
+_READINGS: dict[Reading, str] = {"published": PUBLISHED_STEP, "exact": EXACT_STEP}
 # Rungs that have a column of their own.
 _SHOWN = (NOISE, "pgd_log_odds", "nearest_boundary", "square")
 
@@ -42,8 +42,7 @@ def robustness_columns(
     row, arrays = _fgsm_columns(model, data, eps)
     x, y = data.images[:ladder_samples], data.labels[:ladder_samples]
     draws = Draws(torch.arange(len(y), device=y.device), seed)
-    rungs = [rung for rung in ladder_rungs(math.inf, EFFORT) if rung.name in RUNGS]
-    ladder = run_ladder(model, x, y, eps, math.inf, rungs, draws)
+    ladder = run_ladder(model, x, y, eps, math.inf, _rungs(*RUNGS), draws)
     row |= _ladder_columns(ladder)
     for i, radius in enumerate(eps):
         health = gradient_health(model, x, y, Ball(radius), draws)
@@ -57,15 +56,19 @@ def robustness_columns(
 
 
 def _fgsm_columns(model: nn.Module, data: Dataset, eps: Sequence[float]) -> tuple[Row, Arrays]:
-    margin = margins(model, data.images, data.labels).double()
-    row: Row = {"clean_accuracy": accuracy(model, data.images, data.labels)}
+    rungs = _rungs(CLEAN, PUBLISHED_STEP, EXACT_STEP)
+    ladder = run_ladder(model, data.images, data.labels, eps, math.inf, rungs)
+    margin = margins(model, data.images, data.labels)
+    row: Row = {"clean_accuracy": ladder.accuracy[0, 0].item()}
     row |= {f"margin_{name}": _quantile(margin, q) for name, q in (("q10", 0.1), ("median", 0.5), ("q90", 0.9))}
-    arrays = {}
-    for reading, loss in READINGS.items():
-        attacked = [robust_accuracy(model, data.images, data.labels, radius, loss) for radius in eps]
-        row |= {fgsm_column(reading, a.eps): a.accuracy for a in attacked}
-        arrays[f"fgsm_{reading}"] = torch.stack([a.correct for a in attacked]).cpu().numpy()
-    return row, arrays
+    for reading, name in _READINGS.items():
+        shares = ladder.accuracy[ladder.names.index(name)].tolist()
+        row |= {fgsm_column(reading, radius): share for radius, share in zip(eps, shares, strict=True)}
+    return row, {f"fgsm_{reading}": ladder.of(name).numpy() for reading, name in _READINGS.items()}
+
+
+def _rungs(*names: str) -> list[Rung]:
+    return [rung for rung in ladder_rungs(math.inf, EFFORT) if rung.name in names]
 
 
 def _ladder_columns(ladder: Ladder) -> Row:
@@ -102,7 +105,5 @@ def _health_arrays(health: GradientHealth) -> Arrays:
 
 
 def _quantile(values: Tensor, q: float) -> float:
-    """Quantile of the values that are numbers; NaN if there is none, infinity if it lies among those."""
-    known = values[~values.isnan()].double().sort().values
-    # Of infinite values torch's interpolation makes NaN: the lower of both neighbours is taken.
-    return known[math.floor(q * (len(known) - 1))].item() if len(known) else math.nan
+    """Quantile of what is a number, NaN if nothing is; of values that may be infinite none lies between two."""
+    return torch.nanquantile(values.double(), q, interpolation="lower").item()
