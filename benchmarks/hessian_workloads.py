@@ -11,7 +11,7 @@ from landscape.problem.datasets import load_dataset
 from landscape.problem.models import build_model, initialise
 from landscape.problem.network import ravel
 from landscape.snapshots import load_snapshot
-from landscape.study.measure import load_problem
+from landscape.study.problems import load_problem
 
 STORED_RUN = "embedded:runs/sgd_lr0.05_b16_seed0"
 # Samples: where a product of the others takes seconds, fewer.

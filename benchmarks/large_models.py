@@ -36,7 +36,8 @@ from landscape.problem.datasets import Dataset, load_dataset
 from landscape.problem.models import build_model, initialise
 from landscape.problem.network import ravel
 from landscape.problem.parameter_objective import ParameterObjective, parameter_objective
-from landscape.study.measure import THETA_EFFORT, MeasureConfig
+from landscape.study.measure_config import MeasureConfig
+from landscape.study.searches import THETA_EFFORT
 
 LEVELS = (0.5, math.log(2))
 IMAGES, INPUTS, CLASSES = 256, 784, 10

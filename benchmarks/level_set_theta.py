@@ -45,7 +45,9 @@ from landscape.objectives import HessianVectorProduct, Objective, search_form
 from landscape.problem.parameter_objective import ParameterObjective
 from landscape.provenance import provenance
 from landscape.snapshots import load_snapshot
-from landscape.study.measure import THETA_EFFORT, MeasureConfig, load_problem, theta_objective
+from landscape.study.measure_config import MeasureConfig
+from landscape.study.problems import load_problem, theta_objective
+from landscape.study.searches import THETA_EFFORT
 
 
 @dataclass

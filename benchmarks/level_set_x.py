@@ -32,7 +32,9 @@ import landscape
 from landscape.problem.datasets import Dataset
 from landscape.problem.directions import targeted_starts
 from landscape.provenance import provenance
-from landscape.study.measure import TARGETED_STARTS, X_EFFORT, MeasureConfig, load_problem
+from landscape.study.measure_config import MeasureConfig
+from landscape.study.problems import load_problem
+from landscape.study.searches import TARGETED_STARTS, X_EFFORT
 
 OURS = "ours"
 # Distances that differ by less count as equal.

@@ -182,7 +182,7 @@ def _say(text: str) -> None:
 def snapshot_objective(name: str, samples: int = SAMPLES, seed: int = SEED) -> Objective:
     """φ over θ of the last snapshot of a stored run."""
     from landscape.snapshots import load_snapshot
-    from landscape.study.measure import load_problem, theta_objective
+    from landscape.study.problems import load_problem, theta_objective
 
     return theta_objective(load_problem(load_snapshot(f"embedded:runs/{name}"), "cpu"), samples, seed)
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from landscape.geometry.eigenpairs import Eigenpairs
     from landscape.problem.input_objective import InputObjective
     from landscape.problem.parameter_objective import ParameterObjective
-    from landscape.study.measure import Problem
+    from landscape.study.problems import Problem
 
 # Samples by default: of the loss over θ, or images in X.
 SAMPLES = {"theta": 2000, "x": 10}
@@ -122,7 +122,7 @@ def _pairs(
 ) -> tuple[Eigenpairs, ParameterObjective | InputObjective]:
     from landscape.geometry.eigenpairs import top_eigenpairs
     from landscape.geometry.operators import curvature_operator
-    from landscape.study.measure import theta_objective, x_objective
+    from landscape.study.problems import theta_objective, x_objective
     from landscape.study.spectra import theta_operator
 
     problem = problem.double() if double else problem

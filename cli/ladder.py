@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from landscape.snapshots import Snapshot
     from landscape.study.attack import AttackConfig
     from landscape.study.ledger import Ledger
-    from landscape.study.measure import Problem
+    from landscape.study.problems import Problem
 
 # Radii of a curve from 0 to the largest one, both included.
 _CURVE_RADII = 13

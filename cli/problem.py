@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from landscape.snapshots import Snapshot
-    from landscape.study.measure import Problem
+    from landscape.study.problems import Problem
 
 
 def load(
@@ -17,7 +17,7 @@ def load(
 
     from landscape.engine import default_workers
     from landscape.snapshots import load_snapshot
-    from landscape.study.measure import load_problem
+    from landscape.study.problems import load_problem
 
     torch.set_num_threads(threads or default_workers())
     snapshot = load_snapshot(run, at)

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from landscape.study.columns import METRICS, NORMS
+
 from . import options
 from .output import note, progress
 
 if TYPE_CHECKING:
     from landscape.study.columns import Row
-    from landscape.study.measure import MeasureConfig
+    from landscape.study.measure_config import MeasureConfig
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -23,6 +25,26 @@ _OPTIONS = (
     options.levels,
     click.option(
         "--eps", type=options.Positive(), multiple=True, default=(0.1, 0.3), help="Attack radius; repeatable."
+    ),
+    click.option(
+        "--metric",
+        "metrics",
+        type=click.Choice(METRICS),
+        multiple=True,
+        help="Also measure distances in θ in this metric; repeatable.",
+    ),
+    click.option(
+        "--x-norm",
+        "x_norms",
+        type=click.Choice(list(NORMS)),
+        multiple=True,
+        help="Also measure distances in X in this norm; repeatable.",
+    ),
+    click.option(
+        "--equal-margin",
+        type=options.Positive(),
+        default=None,
+        help="Multiply the logits of each network so that its median margin is this, and measure that.",
     ),
     click.option("--theta-samples", type=options.SIZE, default=300, help="Training samples in the loss over θ."),
     click.option("--x-samples", type=options.SIZE, default=40, help="Test samples whose distance is searched."),
@@ -50,10 +72,11 @@ def study_options(command: Command) -> Command:
 
 def config_of(settings: dict[str, Any]) -> MeasureConfig:
     """The configuration that the options describe."""
-    from landscape.study.measure import MeasureConfig
+    from landscape.study.measure_config import MeasureConfig
 
-    names = ("eps", "theta_samples", "x_samples", "attack_samples", "ladder_samples", "seed")
-    return MeasureConfig(levels=settings["levels"], **{name: settings[name] for name in names})
+    samples = ("theta_samples", "x_samples", "attack_samples", "ladder_samples")
+    names = ("levels", "eps", "metrics", "x_norms", "equal_margin", *samples, "seed")
+    return MeasureConfig(**{name: settings[name] for name in names})
 
 
 def collect_rows(runs: Sequence[str], settings: dict[str, Any]) -> list[Row]:

@@ -97,23 +97,24 @@ def _theorem1(
 
     snapshot, problem = load(run, at, device, threads)
     from landscape.geometry.eigenpairs import top_eigenpairs
-    from landscape.study import measure
+    from landscape.study import problems, searches
+    from landscape.study.measure_config import MeasureConfig
     from landscape.study.theorem import theorem_rows, width_rows
 
     points, samples, x_samples, seed = counts
     # Lower levels, because part 2 is about all of them.
     ladder = tuple(sorted({*levels, *(f * min(levels) for f in LOWER)}))
-    config = measure.MeasureConfig(levels=ladder, theta_samples=samples, x_samples=x_samples, seed=seed)
-    theta = measure.theta_objective(problem, samples, seed)
+    config = MeasureConfig(levels=ladder, theta_samples=samples, x_samples=x_samples, seed=seed)
+    theta = problems.theta_objective(problem, samples, seed)
     note("Theorem 1 over θ …")
-    pairs = top_eigenpairs(theta, measure.EIGENVECTOR_STARTS + 1, "BE", config.eigen_tol, seed)
-    leading = pairs.eigenvectors[:, : measure.EIGENVECTOR_STARTS]
-    found = measure.theta_distance(theta, pairs, config)
+    pairs = top_eigenpairs(theta, searches.EIGENVECTOR_STARTS + 1, "BE", config.eigen_tol, seed)
+    leading = pairs.eigenvectors[:, : searches.EIGENVECTOR_STARTS]
+    found = searches.theta_distance(theta, pairs, config)
     rows = {"θ, points": theorem_rows(theta, found, leading, points, seed), "θ, widths": width_rows(found)}
     note("Theorem 1 over X …")
-    inputs = measure.x_objective(problem, x_samples, seed)
+    inputs = problems.x_objective(problem, x_samples, seed)
     leading = top_eigenpairs(inputs, 1, tol=config.eigen_tol, seed=seed).eigenvectors
-    found = measure.x_distance(problem, inputs, config)
+    found = searches.x_distance(problem, inputs, config)
     rows |= {
         "X, points": theorem_rows(inputs, found, leading, points, seed),
         "X, widths": width_rows(found),

@@ -61,7 +61,7 @@ def _print_rows(title: str, rows: Rows) -> None:
 
 def _theta_rows(found: Widths) -> Rows:
     """One row a level: the distance, and the evidence for it."""
-    from landscape.study.measure import quadratic_distance
+    from landscape.study.searches import quadratic_distance
 
     minimum = found.minimum
     levels = found.theta.levels.tolist()

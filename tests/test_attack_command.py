@@ -31,7 +31,7 @@ from landscape.snapshots import load_snapshot
 from landscape.study.attack import AttackConfig, measure_ladder
 from landscape.study.examples import accuracy_curves, adversarial_examples
 from landscape.study.ledger import Ledger
-from landscape.study.measure import Problem, load_problem
+from landscape.study.problems import Problem, load_problem
 from landscape.training.loop import train
 
 LATE = "embedded:masking/adam_lr0.006_b128_60epochs"

@@ -22,7 +22,7 @@ from click.testing import CliRunner, Result
 import landscape
 from landscape.problem import datasets
 from landscape.snapshots import find_runs, open_run, resolve
-from landscape.study.measure import load_problem, theta_objective
+from landscape.study.problems import load_problem, theta_objective
 
 RUN = "embedded:runs/sgd_lr0.05_b16_seed0"
 FEW = ["--theta-samples", "100", "--x-samples", "4", "--attack-samples", "100", "--level", "ln2", "--workers", "1"]

@@ -29,7 +29,7 @@ from landscape.study.curvature import (
     read_points,
     trajectory_key,
 )
-from landscape.study.measure import load_problem, theta_objective, x_objective
+from landscape.study.problems import load_problem, theta_objective, x_objective
 from landscape.study.spectra import theta_operator
 
 RUN = "embedded:runs/sgd_lr0.2_b16_seed0"

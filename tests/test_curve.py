@@ -36,7 +36,7 @@ from landscape.report.style import style
 from landscape.snapshots import Snapshot
 from landscape.study import trace as tracing
 from landscape.study.curve import MARKED, Band, Curve, CurveConfig, SpaceCurve, level_grid, read_curve, write_curve
-from landscape.study.measure import SearchEffort
+from landscape.study.searches import SearchEffort
 from landscape.study.trace import trace
 
 RUNS = "embedded:runs/sgd_lr0.05_b16_seed0", "embedded:runs/sgd_lr0.05_b16_seed1"

@@ -65,6 +65,11 @@ def test_subset_is_a_sample_without_repetition() -> None:
     assert len(set(chosen.tolist())) == 20
     assert torch.equal(first.labels, data.labels[chosen])
     assert torch.equal(data.subset(30, 1).images[:20], first.images)
+    parts = [data.subset(20, 1, part) for part in range(2)]
+    assert torch.equal(parts[0].images, first.images)
+    assert torch.equal(torch.cat([part.images for part in parts]), data.subset(40, 1).images)
+    with pytest.raises(ConfigurationError, match="no 3 disjoint parts of 20"):
+        data.subset(20, 1, 2)
     assert data.subset(50, 3) is data
     assert data.subset(51, 3) is data
     with pytest.raises(ConfigurationError, match="at least 1"):

@@ -204,6 +204,16 @@ def test_network_against_dense_hessian_and_arpack(activation: type[nn.Module], w
     assert sorted(found.tolist()) == pytest.approx(sorted(arpack), rel=1e-6)
 
 
+@pytest.mark.parametrize("ends", [(5, 1), (1, 4), (0, 2), (3, 0)])
+def test_each_end_may_have_its_own_number(ends: tuple[int, int]) -> None:
+    upper, lower = ends
+    matrix = symmetric([float(i) for i in range(-20, 30)], seed=3)
+    found = top_eigenpairs(quadratic(matrix[None]), ends, "BE", tol=1e-8)
+    values = torch.linalg.eigvalsh(matrix).tolist()
+    assert found.eigenvalues[0].tolist() == pytest.approx([*values[::-1][:upper], *values[:lower]], abs=1e-6)
+    assert found.converged.all()
+
+
 @settings(max_examples=8, deadline=None, derandomize=True)
 @given(spectrum=st.lists(st.floats(-100, 100), min_size=3, max_size=9), seed=st.integers(0, 1000))
 def test_rotation_does_not_matter(spectrum: list[float], seed: int) -> None:
@@ -221,6 +231,9 @@ def test_rotation_does_not_matter(spectrum: list[float], seed: int) -> None:
         ({"k": 6}, "k = 6"),
         ({"k": 0}, "k = 0"),
         ({"which": "SM"}, "LA, SA, LM, BE"),
+        ({"k": (2, 1)}, "BE"),
+        ({"k": (2, -1), "which": "BE"}, "not negative"),
+        ({"k": (4, 2), "which": "BE"}, "k = 6"),
         ({"tol": 0.0}, "tol = 0"),
         ({"tol": float("nan")}, "tol = nan"),
         ({"max_steps": 1}, "max_steps = 1"),

@@ -17,6 +17,7 @@ from small_runs import SMALL, small_config, small_mnist
 from landscape.errors import ConfigurationError, DatasetError, ModelError
 from landscape.geometry.level_sets import level_set_distance
 from landscape.problem.datasets import DATASETS, load_dataset
+from landscape.problem.metrics import parameter_metric
 from landscape.robustness.accuracy import accuracy, margins, robust_accuracy
 from landscape.snapshots import Snapshot, load_snapshot
 from landscape.study.columns import (
@@ -30,17 +31,10 @@ from landscape.study.columns import (
     fgsm_column,
     level_label,
 )
-from landscape.study.measure import (
-    MeasureConfig,
-    flag,
-    load_problem,
-    measure,
-    measure_samples,
-    quadratic_distance,
-    theta_objective,
-    x_distance,
-    x_objective,
-)
+from landscape.study.measure import measure, measure_samples
+from landscape.study.measure_config import MeasureConfig
+from landscape.study.problems import load_problem, theta_objective, x_objective
+from landscape.study.searches import flag, quadratic_distance, x_distance
 from landscape.training.loop import train
 
 CONFIG = MeasureConfig(
@@ -50,11 +44,13 @@ CONFIG = MeasureConfig(
     x_samples=8,
     attack_samples=100,
     ladder_samples=20,
+    metrics=("elementwise", "layer"),
+    x_norms=("linf",),
 )
 BELOW, LN2, HIGH = (level_label(level) for level in CONFIG.levels)
 ARGUMENTS = {"channels": [2, 3], "hidden": 10}
 # What the survey, not the measurement, knows about a row.
-IDENTITY = {c.name for c in itertools.takewhile(lambda c: c.name != "train_loss", COLUMNS)} - {"status"}
+IDENTITY = {c.name for c in itertools.takewhile(lambda c: c.name != "repeat", COLUMNS)} - {"status"}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -87,7 +83,10 @@ def number(row: Row, name: str) -> float:
 
 def expected_columns(config: MeasureConfig) -> set[str]:
     names = {column.name for column in COLUMNS if not column.argument} - IDENTITY
+    absent = {"filter"} | {"l1"}  # not asked for
     for column in COLUMNS:
+        if absent & set(column.name.split("_")):
+            continue
         if column.argument == "level":
             names |= {f"{column.name}[{level_label(level)}]" for level in config.levels}
         if column.argument == "eps":
@@ -97,7 +96,7 @@ def expected_columns(config: MeasureConfig) -> set[str]:
 
 def test_a_row_has_all_columns(row: Row) -> None:
     assert set(row) == expected_columns(CONFIG) and row["status"] == OK
-    assert {type(value) for value in row.values()} == {str, float}
+    assert {type(value) for value in row.values()} == {str, float, int}
 
 
 def test_default_levels_have_names() -> None:
@@ -109,7 +108,7 @@ def test_a_level_below_the_minimum_has_no_width(row: Row) -> None:
     assert row[f"d_theta_flag[{BELOW}]"] == BELOW_MINIMUM
     theta = [name for name in row if name.endswith(f"_theta[{BELOW}]") or name.startswith("d_theta_")]
     nan = [name for name in theta if name.endswith(f"[{BELOW}]") and "flag" not in name]
-    assert len(nan) == 6 and all(math.isnan(number(row, name)) for name in nan)
+    assert len(nan) == 10 and all(math.isnan(number(row, name)) for name in nan)
     finite = [name for name, value in row.items() if isinstance(value, float) and f"[{BELOW}]" not in name]
     assert all(math.isfinite(number(row, name)) for name in finite)
 
@@ -217,10 +216,13 @@ def test_loss_and_curvature(row: Row, snapshot: Snapshot) -> None:
         parts = torch.autograd.grad(gradient @ torch.from_numpy(vector).reshape(-1), parameters, retain_graph=True)
         return torch.cat([part.reshape(-1) for part in parts]).numpy()
 
+    assert number(row, "lambda_residual") <= CONFIG.eigen_tol
     hessian = LinearOperator((len(gradient),) * 2, matvec=product, dtype=np.float64)
     start = np.random.default_rng(0).normal(size=len(gradient))
-    lowest, highest = eigsh(hessian, 2, which="BE", v0=start, tol=1e-4, return_eigenvectors=False)
-    assert row["lambda_1"] == pytest.approx(highest, rel=0.01)
+    largest = eigsh(hessian, 5, which="LA", v0=start, tol=1e-4, return_eigenvectors=False)
+    (lowest,) = eigsh(hessian, 1, which="SA", v0=start, tol=1e-4, return_eigenvectors=False)
+    found = [number(row, f"lambda_{i}") for i in range(1, 6)]
+    assert found == pytest.approx(sorted(largest, reverse=True), rel=0.01)
     assert row["lambda_min"] == pytest.approx(lowest, rel=0.05)
     assert number(row, "lambda_1_residual") <= CONFIG.eigen_tol
 
@@ -238,6 +240,47 @@ def test_the_seed_chooses_the_samples(snapshot: Snapshot) -> None:
     losses = [theta_objective(problem, 60, seed) for seed in (0, 0, 1)]
     values = [phi.value(phi.origin).item() for phi in losses]
     assert values[0] == values[1] != values[2]
+
+
+def test_other_metrics_and_norms(row: Row, snapshot: Snapshot) -> None:
+    """Each is the distance that a search in that metric or norm finds; ‖·‖_∞ ≤ ‖·‖₂ bounds one in X."""
+    problem = load_problem(snapshot, "cpu")
+    phi = theta_objective(problem, CONFIG.theta_samples, CONFIG.seed)
+    for metric in CONFIG.metrics:
+        other = level_set_distance(phi, [math.log(2)], metric=parameter_metric(problem.model, metric), seed=5)
+        assert number(row, f"d_theta_{metric}[{LN2}]") == pytest.approx(other.distance[0, 0].item(), rel=0.1)
+        assert row[f"d_theta_{metric}_flag[{LN2}]"] == OK
+    assert number(row, f"d_x_linf_median[{LN2}]") < 0.5 * number(row, f"d_x_median[{LN2}]")
+    assert number(row, f"d_x_linf_median[{LN2}]") > number(row, f"d_x_median[{LN2}]") / 28
+    assert row[f"d_x_linf_reached[{LN2}]"] == row[f"d_x_reached[{LN2}]"]
+
+
+def test_repeats_are_measured_on_other_samples(row: Row, snapshot: Snapshot) -> None:
+    again = measure(snapshot, replace(CONFIG, repeat=1), "cpu")
+    assert (row["repeat"], again["repeat"]) == (0, 1)
+    assert again["theta_norm"] == row["theta_norm"]
+    for name in ("train_loss", "lambda_1", f"d_theta[{LN2}]", f"d_x_median[{LN2}]", "fgsm_exact[0.05]"):
+        assert again[name] != row[name]
+        assert 0.25 < number(again, name) / number(row, name) < 4
+    with pytest.raises(ConfigurationError, match="disjoint parts"):
+        measure(snapshot, replace(CONFIG, repeat=10**4), "cpu")
+
+
+def test_an_equal_margin_changes_confidence_and_no_decision(row: Row, snapshot: Snapshot) -> None:
+    equal = measure(snapshot, replace(CONFIG, equal_margin=3.0), "cpu")
+    assert number(equal, "margin_median") == pytest.approx(3.0, rel=1e-4)
+    assert number(equal, "logit_factor") == pytest.approx(3.0 / number(row, "margin_median"))
+    assert row["logit_factor"] == 1.0
+    for name in ("clean_accuracy", "random_noise[0.3]"):
+        assert equal[name] == row[name]
+    assert number(equal, "boundary_median") == pytest.approx(number(row, "boundary_median"), rel=0.05)
+    assert number(equal, "theta_norm") != number(row, "theta_norm")
+
+
+def test_a_network_that_is_mostly_wrong_has_no_equal_margin(snapshot: Snapshot) -> None:
+    wrong = {name: -p if name.startswith("9") else p for name, p in snapshot.parameters.items()}
+    with pytest.raises(ModelError, match="median margin is -"):
+        measure(replace(snapshot, parameters=wrong), replace(CONFIG, equal_margin=3.0), "cpu")
 
 
 @pytest.mark.parametrize(

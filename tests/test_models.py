@@ -10,7 +10,7 @@ import torch
 from torch import Generator, nn
 
 from landscape.errors import ModelError
-from landscape.problem.models import build_model, initialise, model_with
+from landscape.problem.models import build_model, initialise, model_with, scale_logits
 
 
 def test_cnn_is_the_documented_network() -> None:
@@ -107,3 +107,17 @@ def test_parameters_that_do_not_fit_are_named(changes: dict[str, torch.Tensor | 
     parameters = {k: v for k, v in {**good, **changes}.items() if v is not None}
     with pytest.raises(ModelError, match=re.escape(message)):
         model_with("logistic", {"image_size": 2, "num_classes": 2}, parameters)
+
+
+def test_scaled_logits() -> None:
+    """Through the last dense layer of a copy; refused where another layer follows that does not scale."""
+    model = build_model("cnn")
+    initialise(model, Generator().manual_seed(1))
+    images = torch.rand(5, 1, 28, 28, generator=Generator().manual_seed(2))
+    before = [p.clone() for p in model.parameters()]
+    scaled = scale_logits(model, 7.0, images)
+    assert torch.allclose(scaled(images), 7.0 * model(images), rtol=1e-5)
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
+    for unfit in (nn.Sequential(*model, nn.Tanh()), nn.Sequential(nn.Conv2d(1, 10, 28), nn.Flatten())):
+        with pytest.raises(ModelError, match="last dense layer"):
+            scale_logits(unfit, 7.0, images)

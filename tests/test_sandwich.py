@@ -35,7 +35,7 @@ from landscape.problem.directions import targeted_starts
 from landscape.problem.input_objective import input_objective
 from landscape.problem.losses import loss_by_name
 from landscape.snapshots import load_snapshot
-from landscape.study.measure import load_problem
+from landscape.study.problems import load_problem
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 pytest.importorskip("foolbox")

@@ -20,7 +20,8 @@ from landscape.problem.datasets import DATASETS
 from landscape.snapshots import load_snapshot
 from landscape.study.columns import COLUMNS, FAILED, OK, Row
 from landscape.study.ledger import Ledger
-from landscape.study.measure import MeasureConfig, measure
+from landscape.study.measure import measure
+from landscape.study.measure_config import MeasureConfig
 from landscape.study.survey import Plan, execute, make_plan
 from landscape.training.loop import train
 
@@ -251,7 +252,7 @@ import json, multiprocessing, sys
 from concurrent.futures import ProcessPoolExecutor
 from small_runs import register_and_die
 from landscape.study.ledger import Ledger
-from landscape.study.measure import MeasureConfig
+from landscape.study.measure_config import MeasureConfig
 from landscape.study.survey import execute, make_plan
 
 config = MeasureConfig(

@@ -40,7 +40,7 @@ class Eigenpairs:
 
 def top_eigenpairs(
     phi: Objective | SymmetricOperator,
-    k: int = 5,
+    k: int | tuple[int, int] = 5,
     which: str = "LA",
     tol: float = 1e-3,
     seed: int = 0,
@@ -61,9 +61,9 @@ def top_eigenpairs(
 
     Args:
         phi: Any Objective, or an operator; its rows are B independent problems.
-        k: Number of pairs; at most n.
+        k: Number of pairs; at most n. For ``BE`` also a pair, how many from the upper end and from the lower one.
         which: ``LA`` largest first, ``SA`` smallest first, ``LM`` largest magnitude first, ``BE`` k − k//2 from
-            the upper end, then k//2 from the lower one, outermost first.
+            the upper end, then k//2 from the lower one (or as ``k`` says), outermost first.
         tol: Relative residual at which to stop.
         seed: Of the random directions, drawn on the CPU so that every device starts alike.
         start: Directions to begin with, ``(B, n)`` or ``(s, B, n)``, for example ``eigenvectors.transpose(0, 1)``
@@ -75,13 +75,13 @@ def top_eigenpairs(
         ConfigurationError: If ``k``, ``which``, ``tol``, ``max_steps``, ``block`` or ``start`` make no sense.
         ObjectiveError: If a product is not finite, or products are not those of a symmetric matrix.
     """
-    wanted = Wanted(k, which)
+    wanted = _wanted(k, which)
     operator = as_operator(phi)
     _check_arguments(operator.like, wanted, tol, start, max_steps, block)
     size, generator = operator.like.shape[1], Generator().manual_seed(seed)
     first = _first_directions(operator.like, start, block, generator)
-    steps = max_steps or min(size, max(20 * k, 200))
-    held = 2 * k + _HELD_LARGE if is_large(operator.like) else 4 * k + _HELD
+    steps = max_steps or min(size, max(20 * wanted.k, 200))
+    held = 2 * wanted.k + _HELD_LARGE if is_large(operator.like) else 4 * wanted.k + _HELD
     capacity = min(size, min(steps, held) + block)
     space = Subspace(operator.product, operator.like, capacity, generator)
     return _as_eigenpairs(space, *_grow(space, first, wanted, tol, steps, block))
@@ -169,24 +169,44 @@ def _as_eigenpairs(space: Subspace, pairs: RitzPairs, converged: Tensor) -> Eige
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which eigenvalues are wanted."""
+    """Which eigenvalues are wanted: ``upper`` and ``lower`` of each end, or ``largest`` in magnitude."""
 
-    k: int
-    which: str
+    upper: int = 0
+    lower: int = 0
+    largest: int = 0
+
+    @property
+    def k(self) -> int:
+        """Number of all."""
+        return self.upper + self.lower + self.largest
 
     def more(self, room: int) -> Wanted:
-        """Those, and the next ones that are worth keeping in a restart."""
-        return Wanted(self.k + (room - self.k) // 3, self.which)
+        """Those, and the next ones that are worth keeping in a restart, of the ends that are wanted."""
+        extra = (room - self.k) // 3
+        ends = (self.upper > 0) + (self.lower > 0)
+        upper = self.upper and self.upper + extra - (extra // 2 if ends == 2 else 0)
+        lower = self.lower and self.lower + (extra // 2 if ends == 2 else extra)
+        return Wanted(upper, lower, self.largest and self.largest + extra)
 
     def select(self, values: Tensor) -> Tensor:
         """Indices of the wanted ones among ascending eigenvalues, ``(B, m) -> (B, k)``."""
         size = values.shape[1]
-        k = min(self.k, size)
-        if self.which == "LM":
-            return values.abs().argsort(dim=1, descending=True)[:, :k]
-        upper = {"LA": k, "SA": 0, "BE": k - k // 2}[self.which]
-        order = [*range(size - 1, size - 1 - upper, -1), *range(k - upper)]
+        if self.largest:
+            return values.abs().argsort(dim=1, descending=True)[:, : self.largest]
+        upper = min(self.upper, size)
+        order = [*range(size - 1, size - 1 - upper, -1), *range(min(self.lower, size - upper))]
         return torch.tensor(order, device=values.device).expand(len(values), -1)
+
+
+def _wanted(k: int | tuple[int, int], which: str) -> Wanted:
+    if which not in WHICH:
+        raise ConfigurationError(f"which = {which!r} is unknown; choose one of {', '.join(WHICH)}.")
+    if not isinstance(k, int):
+        if which != "BE" or min(k) < 0:
+            raise ConfigurationError(f"k = {k} pairs of {which} cannot be; two numbers, not negative, go with BE.")
+        return Wanted(*k)
+    ends = {"LA": Wanted(k), "SA": Wanted(0, k), "LM": Wanted(0, 0, k), "BE": Wanted(k - k // 2, k // 2)}
+    return ends[which]
 
 
 def _check_arguments(
@@ -197,8 +217,6 @@ def _check_arguments(
         raise ConfigurationError(
             f"k = {k} eigenpairs of a {size} × {size} Hessian cannot be; pass 1 ≤ k ≤ {size}."
         )
-    if wanted.which not in WHICH:
-        raise ConfigurationError(f"which = {wanted.which!r} is unknown; choose one of {', '.join(WHICH)}.")
     if not tol > 0:
         raise ConfigurationError(f"tol = {tol} cannot be; pass a positive number such as 1e-3.")
     if max_steps is not None and max_steps < k:

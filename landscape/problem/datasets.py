@@ -53,13 +53,25 @@ class Dataset:
         """The same dataset in float64."""
         return Dataset(self.name, self.images.double(), self.labels, self.num_classes)
 
-    def subset(self, count: int, seed: int) -> Dataset:
-        """The first ``count`` samples of a permutation drawn from ``seed``; all of them, in order, if fewer."""
+    def subset(self, count: int, seed: int, part: int = 0) -> Dataset:
+        """``count`` samples of a permutation drawn from ``seed``, from the ``part``-th on; parts are disjoint.
+
+        All samples, in order, if there are no more than ``count``.
+
+        Raises:
+            ConfigurationError: If ``count`` is below 1, or there are not so many parts.
+        """
         if count < 1:
             raise ConfigurationError(f"a subset of {count} samples was asked for; take at least 1.")
+        if part and (part + 1) * count > len(self):
+            raise ConfigurationError(
+                f"{len(self)} samples of {self.name} have no {part + 1} disjoint parts of {count}; take fewer "
+                f"samples, or fewer repeats."
+            )
         if count >= len(self):
             return self
-        chosen = torch.randperm(len(self), generator=Generator().manual_seed(seed))[:count].to(self.labels.device)
+        order = torch.randperm(len(self), generator=Generator().manual_seed(seed))
+        chosen = order[part * count : (part + 1) * count].to(self.labels.device)
         return Dataset(self.name, self.images[chosen], self.labels[chosen], self.num_classes)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -133,6 +134,32 @@ def model_with(name: str, arguments: Mapping[str, Any], parameters: Mapping[str,
         raise ModelError(f"the parameters do not fit model {name!r}: {'; '.join(problems)}.")
     model.load_state_dict(dict(parameters))
     return model
+
+
+def scale_logits(model: nn.Module, factor: float, images: Tensor) -> nn.Module:
+    """A copy whose logits are ``factor`` times as large, by the weights and the bias of its last dense layer.
+
+    Args:
+        model: Never changed.
+        factor: Above zero.
+        images: ``(N, C, H, W)``, on which it is confirmed that the logits are those.
+
+    Raises:
+        ModelError: If there is no dense layer whose scale is that of the logits.
+    """
+    scaled = copy.deepcopy(model)
+    layers = [module for module in scaled.modules() if isinstance(module, nn.Linear)]
+    if layers:
+        with torch.no_grad():
+            for parameter in layers[-1].parameters():
+                parameter.mul_(factor)
+            expected, found = factor * model(images), scaled(images)
+            if torch.allclose(found, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max())):
+                return scaled
+    raise ModelError(
+        "the logits are not those of a last dense layer, so that they cannot be multiplied through its weights; "
+        "measure without an equal margin."
+    )
 
 
 def _differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:

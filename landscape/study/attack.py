@@ -25,7 +25,7 @@ from landscape.robustness.targets import target_of
 from landscape.snapshots import Snapshot
 from landscape.study.columns import OK
 from landscape.study.ledger import Ledger, content_key
-from landscape.study.measure import Problem
+from landscape.study.problems import Problem
 
 # To be raised by hand whenever what a rung finds changes, so that ledgers compute it anew.
 VERSION = 1

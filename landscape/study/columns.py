@@ -22,6 +22,12 @@ LEVELS: Mapping[str, float] = MappingProxyType(
 )
 """Levels c of the cross-entropy (nats) at which widths are measured, by label."""
 
+METRICS = ("elementwise", "filter", "layer")
+"""Metrics of θ beside the Euclidean one, by the names of `landscape.problem.metrics`."""
+
+NORMS: Mapping[str, float] = MappingProxyType({"l1": 1.0, "linf": math.inf})
+"""Norms of X beside the 2-norm."""
+
 LOG = r"\ln "
 OK, FAILED = "ok", "failed"
 PLAIN = "plain"  # the method of a run that names none
@@ -39,6 +45,11 @@ class Column:
     argument: Literal["", "level", "eps"] = ""
 
 
+_OF_METRIC: tuple[tuple[str, Literal["text", "number"], str, str], ...] = (
+    ("", "number", "1", "distance "),
+    ("_angle", "number", "rad", "angle at "),
+    ("_flag", "text", "", "flag of "),
+)
 COLUMNS: tuple[Column, ...] = (
     Column("run", "text", "", "run"),
     Column("run_id", "text", "", "run identifier"),
@@ -58,11 +69,15 @@ COLUMNS: tuple[Column, ...] = (
     Column("samples_seen", "integer", "samples", "samples seen"),
     Column("status", "text", "", "status"),
     Column("error", "text", "", "error"),
+    Column("repeat", "integer", "", "part of the data"),
+    Column("logit_factor", "number", "1", "factor of the logits"),
     Column("train_loss", "number", "nat", r"training loss $\varphi^*$"),
     Column("gradient_norm", "number", "nat", r"$\|\nabla\varphi(\theta)\|$"),
     Column("theta_norm", "number", "1", r"$\|\theta\|$"),
     Column("lambda_1", "number", "nat", r"largest eigenvalue $\lambda_1$"),
-    Column("lambda_1_residual", "number", "nat", r"residual of $\lambda_1$"),
+    *(Column(f"lambda_{i}", "number", "nat", rf"eigenvalue $\lambda_{i}$") for i in range(2, 6)),
+    Column("lambda_1_residual", "number", "1", r"residual of $\lambda_1$"),
+    Column("lambda_residual", "number", "1", "largest residual of the eigenvalues"),
     Column("lambda_min", "number", "nat", r"smallest eigenvalue $\lambda_{\min}$"),
     Column("d_theta", "number", "1", r"distance $d_\theta$", "level"),
     Column("w_theta", "number", "1/nat", r"width $w_\theta$", "level"),
@@ -71,12 +86,25 @@ COLUMNS: tuple[Column, ...] = (
     Column("d_theta_angle", "number", "rad", r"angle at $d_\theta$", "level"),
     Column("d_theta_spread", "number", "1", r"spread of $d_\theta$", "level"),
     Column("d_theta_flag", "text", "", r"flag of $d_\theta$", "level"),
+    *(
+        Column(f"d_theta_{metric}{suffix}", kind, unit, rf"{words}$d_\theta$, {metric} metric", "level")
+        for metric in METRICS
+        for suffix, kind, unit, words in _OF_METRIC
+    ),
     Column("d_x_q10", "number", "1", r"10 % quantile of $d_X$", "level"),
     Column("d_x_median", "number", "1", r"median distance $d_X$", "level"),
     Column("d_x_q90", "number", "1", r"90 % quantile of $d_X$", "level"),
     Column("w_x_median", "number", "1/nat", r"median width $w_X$", "level"),
     Column("d_x_reached", "number", "share", r"share with $d_X$ reached", "level"),
     Column("d_x_below", "number", "share", "share above the level", "level"),
+    *(
+        column
+        for norm, symbol in (("l1", r"\ell_1"), ("linf", r"\ell_\infty"))
+        for column in (
+            Column(f"d_x_{norm}_median", "number", "1", rf"median ${symbol}$ distance $d_X$", "level"),
+            Column(f"d_x_{norm}_reached", "number", "share", rf"share with ${symbol}$ distance reached", "level"),
+        )
+    ),
     Column("clean_accuracy", "number", "share", "clean accuracy"),
     Column("fgsm_published", "number", "share", "FGSM accuracy, as published", "eps"),
     Column("fgsm_exact", "number", "share", "FGSM accuracy, exact", "eps"),

@@ -18,7 +18,7 @@ from landscape.robustness.ladder import Ladder
 from landscape.robustness.rungs import BOUNDARY
 from landscape.robustness.single_step import fast_gradient, random_noise
 from landscape.study.attacked import AccuracyCurves, Examples, Line
-from landscape.study.measure import Problem
+from landscape.study.problems import Problem
 
 # Points of the line that is known at every radius.
 _FINE = 201

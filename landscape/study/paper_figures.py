@@ -14,9 +14,9 @@ from landscape.robustness.accuracy import accuracy_curve, predict
 from landscape.robustness.fgsm import READINGS, fgsm
 from landscape.snapshots import Role, Run, open_run, snapshot_of
 from landscape.snapshots.select import epoch_end_rows
-from landscape.study.measure import Problem, load_problem
 from landscape.study.paper import AttackedImages, AttackedModel, Examples, LearningCurve
 from landscape.study.paper_runs import TrainedRun, nearest_run, open_trained_run
+from landscape.study.problems import Problem, load_problem
 
 Array = np.ndarray
 

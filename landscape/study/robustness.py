@@ -32,13 +32,12 @@ _SHOWN = (NOISE, "pgd_log_odds", "nearest_boundary", "square")
 
 
 def robustness_columns(
-    model: nn.Module, test: Dataset, eps: Sequence[float], samples: int, ladder_samples: int, seed: int
+    model: nn.Module, data: Dataset, eps: Sequence[float], ladder_samples: int, seed: int
 ) -> tuple[Row, Arrays]:
     """Columns of accuracy under attack in ℓ∞, and the decisions on the samples behind them.
 
-    FGSM is measured on ``samples`` test images, the ladder and the audit on the first ``ladder_samples`` of them.
+    FGSM is measured on all images, the ladder and the audit on the first ``ladder_samples`` of them.
     """
-    data = test.subset(samples, seed)
     row, arrays = _fgsm_columns(model, data, eps)
     x, y = data.images[:ladder_samples], data.labels[:ladder_samples]
     draws = Draws(torch.arange(len(y), device=y.device), seed)

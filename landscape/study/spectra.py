@@ -15,7 +15,7 @@ from landscape.problem.network import parameter_indices
 from landscape.problem.parameter_objective import ParameterObjective
 from landscape.snapshots import Run, load_snapshot
 from landscape.study.curvature import NamedEstimate, Spectrum, SpectrumConfig, TrajectoryConfig, TrajectoryPoint
-from landscape.study.measure import Problem, load_problem, theta_objective
+from landscape.study.problems import Problem, load_problem, theta_objective
 
 
 def trace_trajectory(

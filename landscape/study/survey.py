@@ -13,7 +13,8 @@ from landscape.errors import CorruptSnapshotError, LandscapeError, SnapshotError
 from landscape.snapshots import Run, find_runs, load_snapshot, open_run, select_index
 from landscape.study.columns import FAILED, OK, PLAIN, Row
 from landscape.study.ledger import Ledger, content_key
-from landscape.study.measure import VERSION, MeasureConfig, Measured, measure_samples
+from landscape.study.measure import VERSION, Measured, measure_samples
+from landscape.study.measure_config import MeasureConfig
 from landscape.training.methods import arguments_text
 
 

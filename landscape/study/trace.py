@@ -19,15 +19,13 @@ from landscape.problem.directions import targeted_starts
 from landscape.snapshots import Snapshot
 from landscape.study.curve import VERSION, Band, Curve, CurveConfig, SpaceCurve, level_grid
 from landscape.study.ledger import content_key
-from landscape.study.measure import (
+from landscape.study.problems import load_problem, theta_objective, x_objective
+from landscape.study.searches import (
     EIGENVECTOR_STARTS,
     TARGETED_STARTS,
     SearchEffort,
     leading_starts,
-    load_problem,
     quadratic_distance,
-    theta_objective,
-    x_objective,
 )
 
 # Levels of a curve lie close together and share what they find, so that each takes less than a level alone.

@@ -18,16 +18,8 @@ from landscape.problem.metrics import parameter_metric
 from landscape.problem.parameter_objective import ParameterObjective, parameter_objective
 from landscape.robustness.certified import CertifiedDistance, certified_distance
 from landscape.study.columns import LEVELS
-from landscape.study.measure import (
-    EIGENVECTOR_STARTS,
-    TARGETED_STARTS,
-    THETA_EFFORT,
-    X_EFFORT,
-    Problem,
-    leading_starts,
-    theta_objective,
-    x_objective,
-)
+from landscape.study.problems import Problem, theta_objective, x_objective
+from landscape.study.searches import EIGENVECTOR_STARTS, TARGETED_STARTS, THETA_EFFORT, X_EFFORT, leading_starts
 
 BOX = (0.0, 1.0)
 
