@@ -1,0 +1,204 @@
+"""What a default row of the study costs: in seconds and gradient passes, against the same row by other tools.
+
+*Ours* is `landscape.study.measure.measure_samples` with its defaults, in parts and as a whole. *Theirs* is the
+same row put together from PyHessian, foolbox's DDN and torchattacks (``rivals_study.py``): five eigenpairs, d_θ
+and d_X at four levels, FGSM, PGD, Square and the nearest boundary at two radii. Each of theirs gets its
+cheapest setting that is as good: PyHessian the largest tolerance whose true residuals are within ours, DDN the
+fewest steps at which its distances are, on average, at most 1 % longer than ours. Their row lacks λ_min, the
+evidence of distances, exact FGSM and the audit of masking. Both sides take turns on one thread.
+
+A gradient pass is the time of one gradient of φ(θ) over the same 300 samples.
+
+    python benchmarks/study.py
+    python benchmarks/study.py --scaling 40 --rounds 0
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import rivals_study as rivals
+import torch
+from torch import Tensor
+
+from landscape.geometry.eigenpairs import top_eigenpairs
+from landscape.snapshots import find_runs, load_snapshot
+from landscape.study.measure import EIGENVALUES, measure_samples
+from landscape.study.measure_config import MeasureConfig
+from landscape.study.problems import Problem, load_problem, theta_objective, x_objective
+from landscape.study.robustness import EFFORT, robustness_columns
+from landscape.study.searches import theta_distance, x_distance
+
+RUNS = ("adam_lr0.0015_b16_seed0", "sgd_lr0.2_b128_seed1", "sgd_lr0.01_b16_seed2")
+CONFIG = MeasureConfig()
+STEPS = (50, 100, 200, 400, 1000)
+LONGER = 1.01
+TOLERANCES = (3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5, 1e-6, 1e-7)
+FAB_STEPS = 10  # its default
+PARTS = ("eigenpairs", "d_theta", "d_x", "attacks")
+
+
+def main() -> None:
+    """Measure, and print both tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", nargs="+", default=list(RUNS))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--scaling", type=int, default=0, help="stored runs to measure by one and by two workers")
+    parser.add_argument("--output", type=Path, help="JSON of all numbers")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    found: dict[str, Any] = {}
+    if options.rounds:
+        found["rows"] = [compare(name, options.rounds) for name in options.runs]
+        print_rows(found["rows"])
+    if options.scaling:
+        found["scaling"] = {workers: seconds_of_study(options.scaling, workers) for workers in (1, 2)}
+        print_scaling(found["scaling"], options.scaling)
+    if options.output:
+        options.output.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def compare(name: str, rounds: int) -> dict[str, Any]:
+    """Seconds of each part and of our whole row, both sides in turn, on one stored run."""
+    snapshot = load_snapshot(f"embedded:runs/{name}")
+    problem = load_problem(snapshot, "cpu")
+    own, found = our_parts(problem)
+    measure_samples(snapshot, CONFIG, "cpu")  # to warm up: programs are traced once a process
+    settings = their_settings(problem, found)
+    theirs = their_parts(problem, settings)
+    seconds: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        for side, parts in (("ours", own), ("theirs", theirs)):
+            for part in PARTS:
+                seconds.setdefault(f"{side} {part}", []).append(clock(parts[part]))
+        whole = clock(lambda: measure_samples(snapshot, CONFIG, "cpu"))
+        seconds.setdefault("ours row", []).append(whole)
+    medians = {what: statistics.median(values) for what, values in seconds.items()}
+    medians["theirs row"] = sum(medians[f"theirs {part}"] for part in PARTS)
+    return {"run": name, "settings": settings, "seconds": medians, "pass": gradient_pass(problem)}
+
+
+def our_parts(problem: Problem) -> tuple[dict[str, Callable[[], object]], dict[str, Tensor]]:
+    """The parts of our row, and the distances that they find."""
+    theta = theta_objective(problem, CONFIG.theta_samples, CONFIG.seed)
+    x = x_objective(problem, CONFIG.x_samples, CONFIG.seed)
+    attacked = problem.test.subset(CONFIG.attack_samples, CONFIG.seed)
+    pairs = top_eigenpairs(theta, (EIGENVALUES, 1), "BE", CONFIG.eigen_tol, CONFIG.seed)
+    parts: dict[str, Callable[[], object]] = {
+        "eigenpairs": lambda: top_eigenpairs(theta, (EIGENVALUES, 1), "BE", CONFIG.eigen_tol, CONFIG.seed),
+        "d_theta": lambda: theta_distance(theta, pairs, CONFIG),
+        "d_x": lambda: x_distance(problem, x, CONFIG),
+        "attacks": lambda: robustness_columns(
+            problem.model, attacked, CONFIG.eps, CONFIG.ladder_samples, CONFIG.seed
+        ),
+    }
+    in_theta, in_x = theta_distance(theta, pairs, CONFIG), x_distance(problem, x, CONFIG)
+    return parts, {
+        "d_theta": torch.where(in_theta.reached, in_theta.distance, torch.inf),
+        "d_x": torch.where(in_x.reached, in_x.distance, torch.inf),
+    }
+
+
+def their_settings(problem: Problem, found: dict[str, Tensor]) -> dict[str, Any]:
+    """The cheapest settings that are as good, and by how much their distances are longer on average."""
+    settings: dict[str, Any] = {}
+    train = problem.train.subset(CONFIG.theta_samples, CONFIG.seed)
+    tolerances = (tol for tol in TOLERANCES if rivals.are_eigenpairs(problem.model, train, CONFIG.eigen_tol, tol))
+    settings["tolerance"] = next(tolerances, TOLERANCES[-1])
+    for part in ("d_theta", "d_x"):
+        for steps in STEPS:
+            ratio = mean_ratio(their_distances(problem, part, steps), found[part])
+            settings[part] = {"steps": steps, "longer": ratio - 1}
+            if ratio <= LONGER:
+                break
+    print(f"settings: {settings}", file=sys.stderr, flush=True)
+    return settings
+
+
+def mean_ratio(theirs: Tensor, ours: Tensor) -> float:
+    """Mean of theirs ÷ ours over what both have reached; infinite if theirs lacks more than a tenth of ours."""
+    both = theirs.isfinite() & ours.isfinite()
+    if both.sum() < 0.9 * ours.isfinite().sum():
+        return float("inf")
+    return float((theirs / ours)[both].mean())
+
+
+def their_distances(problem: Problem, part: str, steps: int) -> Tensor:
+    if part == "d_theta":
+        psi, origin = rivals.log_loss_of_parameters(
+            problem.model, problem.train.subset(CONFIG.theta_samples, CONFIG.seed)
+        )
+        targets = [float(torch.tensor(level).log()) for level in CONFIG.levels]
+        return rivals.ddn_distances(psi, origin, targets, steps)
+    data = problem.test.subset(CONFIG.x_samples, CONFIG.seed)
+    psi = rivals.log_odds_of_images(problem.model, data.labels)
+    targets = [rivals.log_odds_of(level) for level in CONFIG.levels]
+    return rivals.ddn_distances(psi, data.images, targets, steps)
+
+
+def their_parts(problem: Problem, settings: dict[str, Any]) -> dict[str, Callable[[], object]]:
+    train = problem.train.subset(CONFIG.theta_samples, CONFIG.seed)
+    attacked = problem.test.subset(CONFIG.attack_samples, CONFIG.seed)
+    effort = replace(EFFORT, fab_steps=FAB_STEPS)
+    return {
+        "eigenpairs": lambda: rivals.find_eigenpairs(problem.model, train, settings["tolerance"]),
+        "d_theta": lambda: their_distances(problem, "d_theta", settings["d_theta"]["steps"]),
+        "d_x": lambda: their_distances(problem, "d_x", settings["d_x"]["steps"]),
+        "attacks": lambda: rivals.attack(problem.model, attacked, CONFIG.eps, CONFIG.ladder_samples, effort),
+    }
+
+
+def clock(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def gradient_pass(problem: Problem) -> float:
+    """Median seconds of one gradient of φ(θ)."""
+    theta = theta_objective(problem, CONFIG.theta_samples, CONFIG.seed)
+    return statistics.median(clock(lambda: theta.value_and_grad(theta.origin)) for _ in range(20))
+
+
+def seconds_of_study(count: int, workers: int) -> float:
+    """Wall time of ``landscape measure`` on the first stored runs, start of all processes included."""
+    paths = [str(path) for path in find_runs(["embedded:runs"])[:count]]
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "landscape_cli.main", "measure", *paths]
+        command += ["--workers", str(workers), "--ledger", f"{folder}/ledger.sqlite"]
+        return clock(lambda: subprocess.run(command, check=True, capture_output=True))
+
+
+def print_rows(rows: list[dict[str, Any]]) -> None:
+    """A line for each part: medians over the runs."""
+    print("| part | ours, s | ours, passes | theirs, s | theirs, passes | times cheaper |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    unit = statistics.median(row["pass"] for row in rows)
+    for part in (*PARTS, "row"):
+        ours, theirs = (statistics.median(r["seconds"][f"{s} {part}"] for r in rows) for s in ("ours", "theirs"))
+        sides = " | ".join(f"{seconds:.2f} | {seconds / unit:.0f}" for seconds in (ours, theirs))
+        print(f"| {part} | {sides} | {theirs / ours:.1f} |")
+    for row in rows:
+        ratio = row["seconds"]["theirs row"] / row["seconds"]["ours row"]
+        print(f"{row['run']}: {ratio:.1f} times cheaper; pass {1000 * row['pass']:.1f} ms; {row['settings']}")
+
+
+def print_scaling(seconds: dict[int, float], count: int) -> None:
+    """Rows an hour, and the speed-up of two workers."""
+    for workers, spent in seconds.items():
+        print(f"{count} rows by {workers} workers: {spent:.0f} s, {3600 * count / spent:.0f} rows an hour")
+    print(f"two workers are {seconds[1] / seconds[2]:.2f} times as fast as one")
+
+
+if __name__ == "__main__":
+    main()
