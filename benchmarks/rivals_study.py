@@ -15,8 +15,6 @@ import torch
 from attacks import rivals as torchattacks_by_rung
 from foolbox.attacks.ddn import DDNAttack
 from foolbox.models.pytorch import PyTorchModel
-from hessian import exact_product, worst_residual
-from rivals_hessian import RIVALS, Workload
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -25,7 +23,6 @@ from landscape.problem.losses import log_odds
 from landscape.problem.network import channels_last
 from landscape.robustness.rungs import Effort
 
-PYHESSIAN = next(rival for rival in RIVALS if rival.name == "PyHessian")
 BOUNDS = (-100.0, 100.0)  # never reached
 BISECTIONS = 20
 # Our rungs by the attacks of torchattacks that do the same.
@@ -94,19 +91,6 @@ def _ddn(psi: Callable[[Tensor], Tensor], origin: Tensor, target: float, steps: 
             low, high = torch.where(over, low, middle), torch.where(over, middle, high)
         valid = beyond & (psi(origin) < target)
     return torch.where(valid, high * offset.flatten(1).norm(dim=1), torch.inf)
-
-
-def find_eigenpairs(model: nn.Module, data: Dataset, setting: float) -> Tensor:
-    """Five eigenvectors by PyHessian, ``(5, n)``."""
-    load = Workload("cnn", model, [(data.images, data.labels)]).fresh().channels_last()
-    vectors: Tensor = PYHESSIAN.solve(load, setting, 0, None).vectors
-    return vectors
-
-
-def are_eigenpairs(model: nn.Module, data: Dataset, tol: float, setting: float) -> bool:
-    """Whether the true residuals of PyHessian's pairs are within ``tol``."""
-    load = Workload("cnn", model, [(data.images, data.labels)]).fresh()
-    return worst_residual(find_eigenpairs(model, data, setting), exact_product(load), torch.float64) <= tol
 
 
 def attack(model: nn.Module, data: Dataset, eps: Sequence[float], few: int, effort: Effort) -> None:

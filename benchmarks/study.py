@@ -29,9 +29,12 @@ from typing import Any
 
 import rivals_study as rivals
 import torch
-from torch import Tensor
+from hessian import exact_product, worst_residual
+from rivals_hessian import RIVALS, Workload
+from torch import Tensor, nn
 
 from landscape.geometry.eigenpairs import top_eigenpairs
+from landscape.problem.datasets import Dataset
 from landscape.snapshots import find_runs, load_snapshot
 from landscape.study.measure import EIGENVALUES, measure_samples
 from landscape.study.measure_config import MeasureConfig
@@ -45,6 +48,7 @@ STEPS = (50, 100, 200, 400, 1000)
 LONGER = 1.01
 TOLERANCES = (3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5, 1e-6, 1e-7)
 FAB_STEPS = 10  # its default
+PYHESSIAN = next(rival for rival in RIVALS if rival.name == "PyHessian")
 PARTS = ("eigenpairs", "d_theta", "d_x", "attacks")
 
 
@@ -113,7 +117,7 @@ def their_settings(problem: Problem, found: dict[str, Tensor]) -> dict[str, Any]
     """The cheapest settings that are as good, and by how much their distances are longer on average."""
     settings: dict[str, Any] = {}
     train = problem.train.subset(CONFIG.theta_samples, CONFIG.seed)
-    tolerances = (tol for tol in TOLERANCES if rivals.are_eigenpairs(problem.model, train, CONFIG.eigen_tol, tol))
+    tolerances = (tol for tol in TOLERANCES if are_eigenpairs(problem.model, train, CONFIG.eigen_tol, tol))
     settings["tolerance"] = next(tolerances, TOLERANCES[-1])
     for part in ("d_theta", "d_x"):
         for steps in STEPS:
@@ -123,6 +127,19 @@ def their_settings(problem: Problem, found: dict[str, Tensor]) -> dict[str, Any]
                 break
     print(f"settings: {settings}", file=sys.stderr, flush=True)
     return settings
+
+
+def find_eigenpairs(model: nn.Module, data: Dataset, setting: float) -> Tensor:
+    """Five eigenvectors by PyHessian, ``(5, n)``."""
+    load = Workload("cnn", model, [(data.images, data.labels)]).fresh().channels_last()
+    vectors: Tensor = PYHESSIAN.solve(load, setting, 0, None).vectors
+    return vectors
+
+
+def are_eigenpairs(model: nn.Module, data: Dataset, tol: float, setting: float) -> bool:
+    """Whether the true residuals of PyHessian's pairs are within ``tol``."""
+    load = Workload("cnn", model, [(data.images, data.labels)]).fresh()
+    return worst_residual(find_eigenpairs(model, data, setting), exact_product(load), torch.float64) <= tol
 
 
 def mean_ratio(theirs: Tensor, ours: Tensor) -> float:
@@ -151,7 +168,7 @@ def their_parts(problem: Problem, settings: dict[str, Any]) -> dict[str, Callabl
     attacked = problem.test.subset(CONFIG.attack_samples, CONFIG.seed)
     effort = replace(EFFORT, fab_steps=FAB_STEPS)
     return {
-        "eigenpairs": lambda: rivals.find_eigenpairs(problem.model, train, settings["tolerance"]),
+        "eigenpairs": lambda: find_eigenpairs(problem.model, train, settings["tolerance"]),
         "d_theta": lambda: their_distances(problem, "d_theta", settings["d_theta"]["steps"]),
         "d_x": lambda: their_distances(problem, "d_x", settings["d_x"]["steps"]),
         "attacks": lambda: rivals.attack(problem.model, attacked, CONFIG.eps, CONFIG.ladder_samples, effort),

@@ -13,9 +13,14 @@ import torch
 from oracles import linear_model
 from torch import Generator, Tensor, nn
 
+from landscape.problem.datasets import load_dataset
+from landscape.problem.models import model_with
+from landscape.snapshots import load_snapshot
+
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 pytest.importorskip("foolbox")
 rivals: Any = importlib.import_module("rivals_x")
+row: Any = importlib.import_module("rivals_study")
 benchmark: Any = importlib.import_module("level_set_x")
 
 NORMS = (2.0, math.inf)
@@ -169,3 +174,26 @@ def test_ratios_are_to_the_best_attack_and_the_reference() -> None:
     assert (rows["DDN"]["worst"], rows["DDN"]["median"]) == (2.0, 1.0)
     assert rows["DDN"]["ours_shorter"] == pytest.approx(1 / 3)
     assert rows["ours"]["ours_longer"] == pytest.approx(1 / 3)
+
+
+def test_ddn_as_a_distance_to_levels() -> None:
+    """Planes have known distances; rows beyond the level have none, and neither has a level that is never met."""
+    slopes = torch.tensor([[3.0, 4.0], [0.0, 2.0], [1.0, 0.0]])
+    origin = torch.tensor([[0.0, 0.0], [0.0, 0.5], [7.0, 0.0]])
+    found = row.ddn_distances(lambda z: (z * slopes).sum(1), origin, [2.0, 5.0], steps=300)
+    assert found[:2].flatten().tolist() == pytest.approx([0.4, 1.0, 0.5, 2.0], rel=0.01)
+    assert found[2].isinf().all()
+    assert row.ddn_distances(lambda z: -z.square().sum(1), origin[:1], [1.0], steps=20).isinf().all()
+
+
+def test_losses_that_other_tools_see_are_ours() -> None:
+    snapshot = load_snapshot("embedded:runs/sgd_lr0.2_b16_seed0")
+    model = model_with(snapshot.model, snapshot.model_args, snapshot.parameters)
+    data = load_dataset("mnist", "train").subset(20, 0)
+    psi, origin = row.log_loss_of_parameters(model, data)
+    with torch.no_grad():
+        each = torch.nn.functional.cross_entropy(model(data.images), data.labels, reduction="none")
+        odds = row.log_odds_of_images(model, data.labels)(data.images)
+        assert psi(origin).exp().item() == pytest.approx(each.mean().item(), rel=1e-4)
+    assert torch.nn.functional.softplus(odds).tolist() == pytest.approx(each.tolist(), rel=1e-3, abs=1e-6)
+    assert torch.nn.functional.softplus(torch.tensor(row.log_odds_of(0.7))).item() == pytest.approx(0.7)
