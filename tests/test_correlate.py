@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from landscape.errors import ConfigurationError
+from landscape.statistics.association import associate
 from landscape.study.associations import CorrelateConfig, Correlations, columns_of, to_json
 from landscape.study.columns import (
     COLUMNS,
@@ -26,8 +27,8 @@ from landscape.study.columns import (
     parse_level,
     width_column,
 )
-from landscape.study.correlate import correlate, exclusion_reasons
-from landscape.study.statistics import associate
+from landscape.study.correlate import correlate
+from landscape.study.selection import exclusion_reasons
 from landscape.study.table import format_table, read_rows_csv, write_rows_csv
 from landscape.study.verdict import outcome, verdict
 

@@ -11,7 +11,7 @@ from landscape.report.tables import Field, Table, TableCell, median, number_of
 from landscape.report.words import CORRELATIONS, EVIDENCE, JUDGED, LEFT_OUT, say
 from landscape.study.associations import REASONS, Correlations
 from landscape.study.columns import Cell, Rows, level_column, numbers, text, text_values
-from landscape.study.correlate import exclusion_reasons
+from landscape.study.selection import exclusion_reasons
 
 
 def report_tables(rows: Rows, correlations: Correlations) -> list[Table]:

@@ -7,8 +7,10 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 from landscape.errors import ConfigurationError
+from landscape.statistics.association import Association
 from landscape.study.columns import (
     BELOW_MINIMUM,
     NOT_REACHED,
@@ -19,10 +21,17 @@ from landscape.study.columns import (
     parse_level,
     width_column,
 )
-from landscape.study.statistics import Association
 
 REASONS = ("failed", "repeated", "diverged", NOT_REACHED, BELOW_MINIMUM)
 Pair = tuple[str, str]
+
+
+class Draws(TypedDict):
+    """How often is drawn, and from which seed."""
+
+    permutations: int
+    bootstrap: int
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,11 @@ class CorrelateConfig:
             raise ConfigurationError("permutations and bootstrap must be at least 1")
         if not (0 < self.alpha < 1 and self.eps > 0):
             raise ConfigurationError(f"alpha {self.alpha} must be in (0, 1) and eps {self.eps} positive")
+
+    @property
+    def draws(self) -> Draws:
+        """Arguments of everything that is drawn."""
+        return {"permutations": self.permutations, "bootstrap": self.bootstrap, "seed": self.seed}
 
 
 @dataclass(frozen=True)
@@ -148,11 +162,6 @@ def find_association(pairs: Sequence[Association], x: str, y: str) -> Associatio
         if {association.x, association.y} == {x, y}:
             return association
     raise ConfigurationError(f"there is no association of {x!r} and {y!r}: choose two of the study's columns")
-
-
-def interval_sign(low: float, high: float) -> int:
-    """Sign of an interval that excludes zero, else 0."""
-    return int(low > 0) - int(high < 0)
 
 
 def to_json(correlations: Correlations) -> dict[str, object]:

@@ -9,9 +9,9 @@ import os
 import uuid
 from pathlib import Path
 
+from landscape.statistics.association import Association
 from landscape.study.associations import Correlations
 from landscape.study.columns import Cell, Row, Rows, find_column, ordered_columns
-from landscape.study.statistics import Association
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from landscape.study.associations import Correlations, interval_sign
+from landscape.statistics.association import Association, interval_sign
+from landscape.statistics.power import detectable_correlation
+from landscape.study.associations import Correlations
 from landscape.study.columns import NOT_REACHED
-from landscape.study.statistics import Association, detectable_correlation
 
 
 def outcome(association: Association, alpha: float) -> str:

@@ -1,0 +1,101 @@
+"""Rows in cells of equal settings, and ranks of columns over such rows."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from landscape.errors import ConfigurationError
+
+Array: TypeAlias = NDArray[np.float64]
+Codes: TypeAlias = NDArray[np.intp]
+Labels: TypeAlias = Sequence[Hashable] | NDArray[np.generic]
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Cells of ``n`` rows, the rows of a cell side by side: ``codes`` ``(n,)`` ascend without gaps."""
+
+    codes: Codes
+
+    @property
+    def num_rows(self) -> int:
+        """Number of rows."""
+        return len(self.codes)
+
+    @property
+    def num_cells(self) -> int:
+        """Number of cells."""
+        return len(self.starts)
+
+    @cached_property
+    def starts(self) -> Codes:
+        """First row of each cell, ``(num_cells,)``."""
+        return np.flatnonzero(np.diff(self.codes, prepend=-1))
+
+    @cached_property
+    def sizes(self) -> Codes:
+        """Number of rows of each cell, ``(num_cells,)``."""
+        return np.bincount(self.codes)
+
+    @cached_property
+    def blocks(self) -> tuple[Codes, ...]:
+        """Rows of the cells that have several, cells of equal size together: arrays ``(cells, size)``."""
+        sizes = np.unique(self.sizes[self.sizes > 1])
+        return tuple(self.starts[self.sizes == size, None] + np.arange(size) for size in sizes)
+
+
+@dataclass(frozen=True)
+class RankTable:
+    """Ranks ``(n, k)`` of k columns over the n complete rows, ties averaged; ``dropped`` rows had a NaN."""
+
+    ranks: Array
+    cells: Cells
+    dropped: int
+
+    @cached_property
+    def residuals(self) -> Array:
+        """Ranks minus their means over cells, ``(n, k)``."""
+        return within_cells(self.ranks, self.cells)
+
+
+def rank_columns(columns: Array, labels: Labels) -> RankTable:
+    """Rank ``columns`` ``(n, k)`` over the rows without NaN; ``labels`` ``(n,)`` name their cells.
+
+    Raises:
+        ConfigurationError: If there is not one label for each row.
+    """
+    codes = number_cells(labels)
+    if columns.ndim != 2 or len(columns) != len(codes):
+        raise ConfigurationError(
+            f"columns {columns.shape} and cells {codes.shape} do not fit: pass one entry per row of each"
+        )
+    keep = ~np.isnan(columns).any(axis=1)
+    ranks, codes = rankdata(columns[keep], axis=0), codes[keep]
+    # Rows come in the order in which workers end. Sorted by their ranks, and cells by their first row, the
+    # same table gives the same draws, and so the same p, in whatever order it was written.
+    order = np.lexsort(ranks.T[::-1]) if ranks.size else np.arange(len(ranks))
+    by_first_row = number_cells(codes[order])
+    order = order[np.argsort(by_first_row, kind="stable")]
+    return RankTable(ranks[order], Cells(np.sort(by_first_row)), int((~keep).sum()))
+
+
+def number_cells(labels: Labels) -> Codes:
+    """Number labels by first appearance; unlike ``np.unique`` this takes tuples, too."""
+    values = labels.tolist() if isinstance(labels, np.ndarray) else list(labels)
+    known: dict[Hashable, int] = {}
+    return np.array([known.setdefault(value, len(known)) for value in values], np.intp)
+
+
+def within_cells(values: Array, cells: Cells) -> Array:
+    """``values`` ``(n, k)`` minus their means over cells."""
+    if not len(values):
+        return values
+    means = np.add.reduceat(values, cells.starts, axis=0) / cells.sizes[:, None]
+    return np.asarray(values - np.repeat(means, cells.sizes, axis=0))
