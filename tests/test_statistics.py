@@ -24,7 +24,6 @@ from landscape.statistics.association import (
     within_correlation,
 )
 from landscape.statistics.cells import rank_columns
-from landscape.statistics.multiplicity import holm
 from landscape.statistics.power import detectable_correlation
 from landscape.statistics.resampling import correlation_of
 
@@ -270,13 +269,6 @@ def test_leave_one_cell_out() -> None:
     assert leave_one_cell_out(x, y, cells) == pytest.approx((min(each), max(each)))
     assert all(map(math.isnan, leave_one_cell_out([1, 2, 3], [1, 3, 2], [0, 0, 0])))
     assert all(map(math.isnan, leave_one_cell_out([], [], [])))
-
-
-def test_holm() -> None:
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
-    assert repr(holm([math.nan, 0.02])) == "[nan, 0.02]"
-    assert holm([]) == []
 
 
 def test_detectable_correlation() -> None:

@@ -17,6 +17,8 @@ Array: TypeAlias = NDArray[np.float64]
 Codes: TypeAlias = NDArray[np.intp]
 Labels: TypeAlias = Sequence[Hashable] | NDArray[np.generic]
 
+ROUNDING = 1e-13  # a sum of squares below this share of what it was taken from is zero
+
 
 @dataclass(frozen=True)
 class Cells:
@@ -61,8 +63,10 @@ class RankTable:
 
     @cached_property
     def residuals(self) -> Array:
-        """Ranks minus their means over cells, ``(n, k)``."""
-        return within_cells(self.ranks, self.cells)
+        """Ranks minus their means over cells, ``(n, k)``; exactly 0 where a column does not vary within cells."""
+        left = within_cells(self.ranks, self.cells)
+        varies = np.sum(left**2, axis=0) > ROUNDING * np.sum(self.ranks**2, axis=0)
+        return np.where(varies, left, 0.0)
 
 
 def rank_columns(columns: Array, labels: Labels) -> RankTable:
@@ -76,14 +80,22 @@ def rank_columns(columns: Array, labels: Labels) -> RankTable:
         raise ConfigurationError(
             f"columns {columns.shape} and cells {codes.shape} do not fit: pass one entry per row of each"
         )
-    keep = ~np.isnan(columns).any(axis=1)
-    ranks, codes = rankdata(columns[keep], axis=0), codes[keep]
-    # Rows come in the order in which workers end. Sorted by their ranks, and cells by their first row, the
-    # same table gives the same draws, and so the same p, in whatever order it was written.
-    order = np.lexsort(ranks.T[::-1]) if ranks.size else np.arange(len(ranks))
-    by_first_row = number_cells(codes[order])
+    keep = np.flatnonzero(~np.isnan(columns).any(axis=1))
+    ranks = rankdata(columns[keep], axis=0)
+    order, cells = canonical_order(ranks, codes[keep])
+    return RankTable(ranks[order], cells, len(columns) - len(keep))
+
+
+def canonical_order(columns: Array, labels: Labels) -> tuple[Codes, Cells]:
+    """An order of the rows that puts those of a cell side by side, and the cells of the rows in that order.
+
+    Rows come in the order in which workers end. Sorted by their values, and cells by their first row, the same
+    table gives the same draws, and so the same p, in whatever order it was written.
+    """
+    order = np.lexsort(columns.T[::-1]) if columns.size else np.arange(len(columns))
+    by_first_row = number_cells(number_cells(labels)[order])
     order = order[np.argsort(by_first_row, kind="stable")]
-    return RankTable(ranks[order], Cells(np.sort(by_first_row)), int((~keep).sum()))
+    return order, Cells(np.sort(by_first_row))
 
 
 def number_cells(labels: Labels) -> Codes:

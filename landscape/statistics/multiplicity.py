@@ -89,7 +89,7 @@ def _unit(table: RankTable) -> tuple[Array, NDArray[np.bool_]]:
     """Residuals of length one, and which columns vary within cells."""
     e = table.residuals
     norms = np.linalg.norm(e, axis=0)
-    varies = norms > 1e-4
+    varies = norms > 0
     return e / np.where(varies, norms, 1.0), varies
 
 

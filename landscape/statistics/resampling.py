@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
-from landscape.statistics.cells import Array, Cells, Codes, RankTable
+from landscape.statistics.cells import ROUNDING, Array, Cells, Codes, RankTable
 
 CONFIDENCE = 0.95
 BLOCK = 200_000  # numbers held at once by a block of draws: what a core's own cache takes
 MIN_FINITE_SHARE = 0.95  # an interval from fewer finite draws than this would be selective
-ROUNDING = 1e-13  # sums of squares below this share of their terms are zero
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with the ends of its 95 % interval; NaN is what the data cannot give."""
+
+    value: float
+    low: float = math.nan
+    high: float = math.nan
 
 
 def generators(seed: int) -> tuple[np.random.Generator, np.random.Generator]:
@@ -95,6 +104,11 @@ def interval(draws: Array) -> tuple[float, float]:
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(finite, [tail, 1 - tail])
     return float(low), float(high)
+
+
+def estimate(value: Array | float, draws: Array) -> Estimate:
+    """A number with the percentile interval of its draws."""
+    return Estimate(float(value), *interval(draws))
 
 
 def _blocks(draws: int, numbers_each: int) -> Iterator[int]:
