@@ -12,8 +12,9 @@ from scipy.stats import rankdata
 
 from landscape.errors import ConfigurationError
 from landscape.statistics.association import associate
+from landscape.statistics.cells import rank_columns
 from landscape.statistics.partial import partial_associate, partial_associate_all
-from landscape.statistics.resampling import correlation_of
+from landscape.statistics.resampling import correlation_of, generators, shuffles
 
 FEW: dict[str, Any] = {"permutations": 99, "bootstrap": 50}
 Columns: TypeAlias = Any
@@ -84,6 +85,24 @@ def test_p_is_that_of_freedman_and_lane_over_all_permutations(sizes: tuple[int, 
     draws = 20_000
     p = partial_associate(columns[:, 0], columns[:, 1], [columns[:, 2]], cells, permutations=draws, bootstrap=1).p
     assert abs(p - exact) <= 4 * math.sqrt(exact * (1 - exact) / draws) + 1 / draws
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_p_fits_anew_in_each_draw(seed: int) -> None:
+    columns, cells = table(seed, (4, 3, 3))
+    ranked = rank_columns(columns, cells)
+    codes, draws = ranked.cells.codes, 400
+    x = design(ranked.ranks[:, 2:], codes)
+    e, f = (left_over(ranked.ranks[:, k], x) for k in (0, 1))
+    null = [
+        np.corrcoef(e, left_over(f[order], x))[0, 1]
+        for block in shuffles(ranked.cells, draws, generators(0)[0])
+        for order in block
+    ]
+    wanted = (1 + (np.abs(null) >= abs(np.corrcoef(e, f)[0, 1]) - 1e-9).sum()) / (1 + draws)
+    given = list(columns[:, 2:].T)
+    found = partial_associate(columns[:, 0], columns[:, 1], given, cells, permutations=draws, bootstrap=1)
+    assert found.p == pytest.approx(wanted)
 
 
 def test_interval_is_that_of_resampled_cells() -> None:
