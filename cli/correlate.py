@@ -86,7 +86,7 @@ def command(
     find_or_fail(runs)
     output.mkdir(parents=True, exist_ok=True)
     rows = collect_rows(runs, settings)
-    from landscape.study.table import format_table
+    from landscape.study.terminal import format_table
 
     correlations = correlate_rows(rows, settings)
     files = _write(rows, correlations, output)

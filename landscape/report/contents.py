@@ -9,9 +9,9 @@ from landscape.report.evidence import GRADES, grade_of
 from landscape.report.masking import masking_table
 from landscape.report.tables import Field, Table, TableCell, median, number_of
 from landscape.report.words import CORRELATIONS, EVIDENCE, JUDGED, LEFT_OUT, say
-from landscape.study.associations import REASONS, Correlations
+from landscape.study.associations import Correlations
 from landscape.study.columns import Cell, Rows, level_column, numbers, text, text_values
-from landscape.study.selection import exclusion_reasons
+from landscape.study.selection import REASONS, exclusion_reasons
 
 
 def report_tables(rows: Rows, correlations: Correlations) -> list[Table]:

@@ -11,9 +11,9 @@ from typing import TypedDict
 
 from landscape.errors import ConfigurationError
 from landscape.statistics.association import Association
+from landscape.statistics.granulated import Granulated
+from landscape.study.adjusted import Adjusted
 from landscape.study.columns import (
-    BELOW_MINIMUM,
-    NOT_REACHED,
     attack_column,
     distance_column,
     fgsm_column,
@@ -21,8 +21,9 @@ from landscape.study.columns import (
     parse_level,
     width_column,
 )
+from landscape.study.levels import Levels
+from landscape.study.reliability import Reliability
 
-REASONS = ("failed", "repeated", "diverged", NOT_REACHED, BELOW_MINIMUM)
 Pair = tuple[str, str]
 
 
@@ -80,6 +81,11 @@ class Columns:
             "in the worst case": self.worst,
         }
 
+    @property
+    def links(self) -> tuple[Pair, Pair, Pair]:
+        """The three links of the claim: d_θ - d_X, d_X - FGSM and d_θ - FGSM with exact gradients."""
+        return (self.d_theta, self.d_x), (self.d_x, self.exact), (self.d_theta, self.exact)
+
 
 @dataclass(frozen=True)
 class FgsmGap:
@@ -104,8 +110,8 @@ class Correlations:
 
     ``matrix[i][j]`` belongs to ``names[i], names[j]``: within-cell ρ above the diagonal, total ρ below.
     ``panels`` holds the associations among the runs of one optimizer, by ``(x, y, optimizer)``.
-    ``p_holm`` adjusts ``p_within`` over the three links of the claim: d_θ - d_X, d_X - FGSM and d_θ - FGSM
-    with exact gradients. The primary association is the one hypothesis fixed in advance.
+    ``p_holm`` adjusts ``p_within`` over the three links of the claim. The primary association is the one
+    hypothesis fixed in advance. ``reliability`` is None where nothing was measured more than once.
     """
 
     config: CorrelateConfig
@@ -124,6 +130,10 @@ class Correlations:
     simpson: bool
     fgsm_gap: FgsmGap
     masking: Mapping[str, int]  # rows by the verdict of the masking audit at ε
+    adjusted: Adjusted
+    levels: Levels
+    granulated: tuple[Granulated, ...]
+    reliability: Reliability | None
     verdict: str
 
     def pair(self, x: str, y: str) -> Association:

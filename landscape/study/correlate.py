@@ -12,8 +12,8 @@ import numpy as np
 
 from landscape.statistics.association import Association, associate_pairs, leave_one_cell_out
 from landscape.statistics.multiplicity import holm
+from landscape.study.adjusted import adjust
 from landscape.study.associations import (
-    REASONS,
     Columns,
     CorrelateConfig,
     Correlations,
@@ -24,15 +24,19 @@ from landscape.study.associations import (
     find_association,
 )
 from landscape.study.columns import Rows, attack_column, matrix_of, numbers, text, text_values
-from landscape.study.selection import cells_of, exclusion_reasons
+from landscape.study.granulated import over_settings
+from landscape.study.levels import over_levels
+from landscape.study.reliability import compare_repeats
+from landscape.study.selection import REASONS, cells_of, exclusion_reasons
 from landscape.study.verdict import verdict
 
 
-def correlate(rows: Rows, config: CorrelateConfig | None = None) -> Correlations:
+def correlate(rows: Rows, config: CorrelateConfig | None = None, repeats: Sequence[Rows] = ()) -> Correlations:
     """Associations of widths, distances, λ₁ and accuracy under attack over ``rows``, one row per training run.
 
     Distances enter as they are: the primary hypothesis is about log d_θ and log d_X, and ranks are the same.
     A cell holds the runs of equal ``selection.CELL``. Rows that cannot be used are counted, never repaired.
+    Each of ``repeats`` holds the same runs, measured once more on other data.
     """
     config = config or CorrelateConfig()
     columns = columns_of(config)
@@ -42,7 +46,6 @@ def correlate(rows: Rows, config: CorrelateConfig | None = None) -> Correlations
     names = tuple(dataclasses.astuple(columns))
     pairs = _associate_all(kept, columns, list(itertools.combinations(names, 2)), config)
     primary = find_association(pairs, columns.d_theta, columns.d_x)
-    family = ((columns.d_theta, columns.d_x), (columns.d_x, columns.exact), (columns.d_theta, columns.exact))
     counts = Counter(reason for reason in reasons if reason)
     draft = Correlations(
         config=config,
@@ -54,13 +57,17 @@ def correlate(rows: Rows, config: CorrelateConfig | None = None) -> Correlations
         primary=primary,
         leave_one_out=_leave_one_out(kept, columns),
         pairs=pairs,
-        p_holm=dict(zip(family, holm([find_association(pairs, *pair).p_within for pair in family]), strict=True)),
+        p_holm=_holm(pairs, columns),
         names=names,
         matrix=_matrix(names, pairs),
         panels=_panels(kept, columns, config),
         simpson=primary.is_simpson,
         fgsm_gap=_fgsm_gap(kept, columns),
         masking=_count_masking(kept, config),
+        adjusted=adjust(kept, columns, config),
+        levels=over_levels(kept, config),
+        granulated=over_settings(kept, columns, config),
+        reliability=compare_repeats(kept, repeats, columns, config),
         verdict="",
     )
     return dataclasses.replace(draft, verdict=verdict(draft))
@@ -78,6 +85,11 @@ def _associate_all(
         names,
         **config.draws,
     )
+
+
+def _holm(pairs: Sequence[Association], columns: Columns) -> dict[Pair, float]:
+    adjusted = holm([find_association(pairs, *link).p_within for link in columns.links])
+    return dict(zip(columns.links, adjusted, strict=True))
 
 
 def _leave_one_out(rows: Rows, columns: Columns) -> tuple[float, float]:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from landscape.study.associations import REASONS
 from landscape.study.columns import (
     BELOW_MINIMUM,
     LEVELS,
@@ -22,6 +21,7 @@ from landscape.study.columns import (
     text,
 )
 
+REASONS = ("failed", "repeated", "diverged", NOT_REACHED, BELOW_MINIMUM)
 CELL = ("model", "model_args", "optimizer", "method", "method_args", "learning_rate", "batch_size")
 # Tables that were written before there were methods hold plain runs.
 _BEFORE_METHODS: Row = {"method": PLAIN}
@@ -34,12 +34,12 @@ def exclusion_reasons(rows: Rows, level: str) -> list[str]:
     make one run look like two. ``diverged``: the training loss is missing, not finite, or at least log 10,
     that of guessing among ten classes; not judged in a table without any training loss.
     """
-    repeated = _earlier_rows(rows, run_key) | _earlier_rows(rows, lambda row: row.get("theta_sha256"))
+    repeated = _earlier_rows(rows, _run_key) | _earlier_rows(rows, lambda row: row.get("theta_sha256"))
     losses = np.array(numbers(rows, "train_loss"))
     diverged = ~(losses < LEVELS["ln10"]) & np.isfinite(losses).any()
     flags = [row.get(flag_column(level)) for row in rows]
     candidates = zip(
-        (not _is_ok(row) for row in rows),
+        (not is_ok(row) for row in rows),
         (i in repeated for i in range(len(rows))),
         diverged,
         (flag == NOT_REACHED for flag in flags),
@@ -49,12 +49,12 @@ def exclusion_reasons(rows: Rows, level: str) -> list[str]:
     return [next(itertools.compress(REASONS, applies), "") for applies in candidates]
 
 
-def _is_ok(row: Mapping[str, Cell]) -> bool:
+def is_ok(row: Mapping[str, Cell]) -> bool:
+    """Whether a row was measured."""
     return row.get("status", OK) == OK
 
 
-def run_key(row: Mapping[str, Cell]) -> Cell:
-    """What tells a training run from others: its identifier, or else its name."""
+def _run_key(row: Mapping[str, Cell]) -> Cell:
     return row.get("run_id") or row.get("run")
 
 
@@ -64,7 +64,7 @@ def _earlier_rows(rows: Rows, key: Callable[[Mapping[str, Cell]], Cell]) -> set[
     steps = numbers(rows, "step")
     earlier = set()
     for i, row in enumerate(rows):
-        if not (_is_ok(row) and key(row)):
+        if not (is_ok(row) and key(row)):
             continue
         j = last.setdefault(key(row), i)
         if j != i:
