@@ -11,7 +11,7 @@ from scipy.stats import f as f_distribution
 
 from landscape.errors import ConfigurationError
 from landscape.statistics.association import resample
-from landscape.statistics.cells import Array, Labels, RankTable, rank_columns
+from landscape.statistics.cells import ROUNDING, Array, Labels, RankTable, rank_columns
 from landscape.statistics.resampling import CONFIDENCE, Estimate, correlation_of, estimate, generators
 
 
@@ -122,7 +122,9 @@ def _mean_squares(values: Array) -> tuple[float, float, float]:
     centred = values - values.mean()
     rows = k * float(np.sum(centred.mean(axis=1) ** 2))
     columns = n * float(np.sum(centred.mean(axis=0) ** 2))
-    rest = max(float(np.sum(centred**2)) - rows - columns, 0.0)
+    whole = float(np.sum(centred**2))
+    rest = whole - rows - columns
+    rest = rest if rest > ROUNDING * whole else 0.0
     return rows / (n - 1), columns / (k - 1), rest / ((n - 1) * (k - 1))
 
 
