@@ -59,10 +59,10 @@ def test_partial(found: Correlations) -> None:
 
 def test_levels(found: Correlations) -> None:
     records = levels_table(found).records()
-    assert [record["level"] for record in records] == ["0.5", "ln2", "1", "ln10"]
+    assert [(record["x"], record["y"]) for record in records] == list(found.levels.pairs) and len(records) == 4
     assert tuple(record["p_max_t"] for record in records) == found.levels.tests.p_adjusted
     few: list[Row] = [row | ({"d_theta[1]": math.nan} if i else {}) for i, row in enumerate(make_rows())]
-    assert "Left out: c = 1, known for 1 of 45 runs." in levels_table(correlate(few, FAST)).caption
+    assert "Left out: distance d_θ (c = 1), known for 1 of 45 runs." in levels_table(correlate(few, FAST)).caption
 
 
 def test_granulated(found: Correlations) -> None:

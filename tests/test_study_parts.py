@@ -84,20 +84,35 @@ def test_covariates_that_tell_nothing_are_left_out_and_said() -> None:
 
 def test_levels_are_tested_together() -> None:
     c = correlate(make_rows(link=1.0), FAST)
-    assert c.levels.levels == tuple(LEVELS) and c.levels.tests.n == 45
-    i = c.levels.levels.index("ln2")
-    assert c.levels.tests.rho[i] == pytest.approx(c.primary.within_rho)
+    assert c.levels.pairs == tuple((f"d_theta[{level}]", f"d_x_median[{level}]") for level in LEVELS)
+    assert c.levels.tests.n == 45
+    assert c.levels.tests.rho[c.levels.pairs.index(DISTANCES)] == pytest.approx(c.primary.within_rho)
     assert all(p <= adjusted for p, adjusted in zip(c.levels.tests.p, c.levels.tests.p_adjusted, strict=True))
-    assert "Over 4 levels, adjusted for all of them, the test rejects at 4 (smallest p = " in c.verdict
+    assert "Of 4 pairs of distances at all levels, adjusted for each other, the test rejects for 4" in c.verdict
+
+
+def test_metrics_and_norms_join_the_levels() -> None:
+    rows: list[Row] = [
+        row | {"d_theta_layer[ln2]": float(i), "d_x_linf_median[ln2]": float(i), "d_theta_layer_angle[ln2]": 0.1}
+        for i, row in enumerate(make_rows())
+    ]
+    pairs = correlate(rows, FAST).levels.pairs
+    assert len(pairs) == 4 + 3
+    assert pairs[4:] == (
+        ("d_theta[ln2]", "d_x_linf_median[ln2]"),
+        ("d_theta_layer[ln2]", "d_x_median[ln2]"),
+        ("d_theta_layer[ln2]", "d_x_linf_median[ln2]"),
+    )
 
 
 def test_a_level_that_few_runs_reach_is_left_out_and_said() -> None:
     rows: list[Row] = [row | ({"d_theta[0.5]": None} if i > 5 else {}) for i, row in enumerate(make_rows())]
     c = correlate(rows, FAST)
-    assert c.levels.levels == ("ln2", "1", "ln10") and c.levels.left_out == {"0.5": "known for 6 of 45 runs"}
-    assert c.levels.tests.n == 45 and "c = 0.5 is left out" in format_table(c)
+    assert [x for x, _ in c.levels.pairs] == ["d_theta[ln2]", "d_theta[1]", "d_theta[ln10]"]
+    assert c.levels.left_out == {"d_theta[0.5]": "known for 6 of 45 runs"}
+    assert c.levels.tests.n == 45 and "d_theta[0.5] is left out: known for 6" in format_table(c)
     one = correlate([{k: v for k, v in row.items() if "[ln2]" in k or "[" not in k} for row in make_rows()], FAST)
-    assert one.levels.levels == ("ln2",) and "levels, adjusted" not in one.verdict
+    assert one.levels.pairs == (DISTANCES,) and "pairs of distances" not in one.verdict
 
 
 # --- over settings ------------------------------------------------------------------------------------------

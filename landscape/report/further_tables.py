@@ -31,18 +31,18 @@ def partial_table(c: Correlations) -> Table:
 
 
 def levels_table(c: Correlations) -> Table:
-    """The primary association at all levels, with p adjusted for all of them; empty where there is one level."""
+    """Distances at all levels, metrics and norms, p adjusted for all of them; empty where there is one pair."""
     tests = c.levels.tests
     fields = (
-        Field("level", "c"),
+        Field("pair", "pair", "pair"),
         Field("n", "n", "count"),
         Field("within_rho", "within-cell ρ", "correlation"),
         Field("p", "p", "p"),
         Field("p_max_t", "p, max-T", "p"),
     )
-    values = zip(c.levels.levels, tests.rho, tests.p, tests.p_adjusted, strict=True)
-    rows = tuple((level, tests.n, rho, p, adjusted) for level, rho, p, adjusted in values)
-    left_out = "".join(f" Left out: c = {level}, {reason}." for level, reason in c.levels.left_out.items())
+    values = zip(c.levels.pairs, tests.rho, tests.p, tests.p_adjusted, strict=True)
+    rows = tuple((pair, tests.n, rho, p, adjusted) for pair, rho, p, adjusted in values)
+    left_out = "".join(f" Left out: {_label(name)}, {reason}." for name, reason in c.levels.left_out.items())
     caption = say(LEVELS, permutations=c.config.permutations) + left_out
     return Table("levels", "All levels at once", caption, fields, rows if len(rows) > 1 else ())
 

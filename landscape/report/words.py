@@ -60,6 +60,7 @@ SETTINGS = {
     "x_samples": "test images whose distance is searched",
     "attack_samples": "test images under FGSM",
     "ladder_samples": "of those, images under all attacks",
+    "repeat": "further measurements, on disjoint data",
     "seed": "seed of subsets, searches and draws",
     "permutations": "draws of the permutation test",
     "bootstrap": "draws of the bootstrap",
@@ -82,9 +83,9 @@ What is given φ* is in ranks also given c − φ*, the divisor of widths. Not a
 """
 
 LEVELS = """
-Within-cell ρ of d_θ and median d_X at every level that enough runs have, over runs that have all of them. Max-T
-takes the largest of all statistics in each of {permutations:,} permutations, the same for all levels: its p hold
-for all levels together, and cost little where levels agree.
+Within-cell ρ of distances in θ and in X at every level, metric and norm that enough runs have, over runs that have
+all of them. Max-T takes the largest of all statistics in each of {permutations:,} permutations, the same for all
+pairs: its p hold for all together, and cost little where pairs agree.
 """
 
 GRANULATED = """

@@ -10,16 +10,15 @@ _COVARIATES = {"train_loss": "training loss", "margin_median": "median margin", 
 
 
 def say_levels(c: Correlations) -> str:
-    """At how many levels the association is found, adjusted for all."""
+    """For how many distances the association is found, adjusted for all."""
     tests = c.levels.tests
-    tested = [(p, level) for p, level in zip(tests.p_adjusted, c.levels.levels, strict=True) if not math.isnan(p)]
+    tested = [p for p in tests.p_adjusted if not math.isnan(p)]
     if len(tested) < 2:
         return ""
-    smallest, level = min(tested)
-    found = sum(p <= c.config.alpha for p, _ in tested)
+    found = sum(p <= c.config.alpha for p in tested)
     return (
-        f"Over {len(tested)} levels, adjusted for all of them, the test rejects at {found} "
-        f"(smallest {p_value(smallest)} at c = {level})."
+        f"Of {len(tested)} pairs of distances at all levels, adjusted for each other, the test rejects for "
+        f"{found} (smallest {p_value(min(tested))})."
     )
 
 

@@ -1,4 +1,4 @@
-"""Is the association of distances in θ and in X that of one level, or of all? Tested over all levels at once."""
+"""Is the association of distances in θ and in X that of one level, metric and norm, or of all?"""
 
 from __future__ import annotations
 
@@ -9,49 +9,45 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from landscape.statistics.multiplicity import MaxT, max_t
-from landscape.study.columns import Rows, distance_column, level_label, matrix_of, parse_level, split_name
+from landscape.study.columns import METRICS, NORMS, Rows, level_column, matrix_of, parse_level, split_name
 from landscape.study.selection import cells_of
 
 if TYPE_CHECKING:
-    from landscape.study.associations import CorrelateConfig
+    from landscape.study.associations import CorrelateConfig, Pair
 
-MIN_KNOWN = 0.5  # only runs with all distances are compared; a level that fewer have would leave few
+THETA = ("d_theta", *(f"d_theta_{metric}" for metric in METRICS))
+X = ("d_x_median", *(f"d_x_{norm}_median" for norm in NORMS))
+MIN_KNOWN = 0.5  # only runs with all distances are compared; a column that fewer have would leave few
 
 
 @dataclass(frozen=True)
 class Levels:
-    """Within-cell associations of d_θ and median d_X at ``levels``, with p adjusted for all of them (max-T).
+    """Within-cell associations of distances in θ and in X at each level, with p adjusted for all of them (max-T).
 
-    ``left_out``: levels that too few runs reach, and how many do.
+    ``left_out``: columns that too few runs have, and how many do.
     """
 
-    levels: tuple[str, ...]
+    pairs: tuple[Pair, ...]
     tests: MaxT
     left_out: Mapping[str, str]
 
 
 def over_levels(rows: Rows, config: CorrelateConfig) -> Levels:
-    """Max-T over all levels whose distances are in the table."""
-    known = {level: _num_known(rows, level) for level in _levels_of(rows)}
-    levels = tuple(level for level, n in known.items() if n >= max(MIN_KNOWN * len(rows), 3))
-    names = [distance_column(space, level) for space in ("theta", "x") for level in levels]
+    """Max-T over all metrics of θ, norms of X and levels whose distances are in the table."""
+    columns = {name: split_name(name) for name in sorted({name for row in rows for name in row})}
+    names = [name for name, (base, level) in columns.items() if base in (*THETA, *X) and level]
+    known = dict(zip(names, (~np.isnan(matrix_of(rows, names))).sum(axis=0).tolist(), strict=True))
+    kept = {name for name, n in known.items() if n >= max(MIN_KNOWN * len(rows), 3)}
+    levels = sorted({columns[name][1] for name in names}, key=parse_level)
+    every = [(level_column(x, c), level_column(y, c)) for x in THETA for y in X for c in levels]
+    pairs = tuple(pair for pair in every if kept.issuperset(pair))
+    used = list(dict.fromkeys([x for x, _ in pairs] + [y for _, y in pairs]))
     tests = max_t(
-        matrix_of(rows, names),
+        matrix_of(rows, used),
         cells_of(rows),
-        [(i, len(levels) + i) for i in range(len(levels))],
+        [(used.index(x), used.index(y)) for x, y in pairs],
         permutations=config.permutations,
         seed=config.seed,
     )
-    left_out = {level: f"known for {n} of {len(rows)} runs" for level, n in known.items() if level not in levels}
-    return Levels(levels, tests, left_out)
-
-
-def _levels_of(rows: Rows) -> list[str]:
-    """Levels with a distance in θ, ascending."""
-    found = map(split_name, {name for row in rows for name in row})
-    return sorted({level_label(parse_level(c)) for base, c in found if base == "d_theta" and c}, key=parse_level)
-
-
-def _num_known(rows: Rows, level: str) -> int:
-    names = [distance_column("theta", level), distance_column("x", level)]
-    return int(np.isfinite(matrix_of(rows, names)).all(axis=1).sum())
+    left_out = {name: f"known for {known[name]} of {len(rows)} runs" for name in names if name not in kept}
+    return Levels(pairs, tests, left_out)

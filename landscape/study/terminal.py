@@ -44,11 +44,11 @@ def _adjusted(c: Correlations) -> str:
 
 def _levels(c: Correlations) -> str:
     tests = c.levels.tests
-    left_out = "".join(f"; c = {level} is left out: {reason}" for level, reason in c.levels.left_out.items())
-    values = zip(c.levels.levels, tests.rho, tests.p, tests.p_adjusted, strict=True)
-    body = [(level, str(tests.n), _show(Estimate(rho)), _p(p), _p(all_)) for level, rho, p, all_ in values]
-    title = f"d_theta and d_x_median within cells over levels c; p of all: max-T{left_out}"
-    return _table(title, ("c", "n", "within-cell ρ", "p alone", "p of all"), body)
+    left_out = "".join(f"; {name} is left out: {reason}" for name, reason in c.levels.left_out.items())
+    values = zip(c.levels.pairs, tests.rho, tests.p, tests.p_adjusted, strict=True)
+    body = [(*pair, str(tests.n), _show(Estimate(rho)), _p(p), _p(all_)) for pair, rho, p, all_ in values]
+    title = f"distances within cells; p of all: max-T{left_out}"
+    return _table(title, ("x", "y", "n", "within-cell ρ", "p alone", "p of all"), body)
 
 
 def _settings(c: Correlations) -> str:
