@@ -152,8 +152,8 @@ def test_bootstrap_matches_explicit_resampling() -> None:
     x, y, cells = x[keep].round(1), y[keep].round(1), cells[keep]
     table = rank_columns(as_columns(x, y), cells)
     total, within = (correlation_of(g, 0, 1) for g in resample(table, 40, np.random.default_rng(6)))
-    num_cells = table.cells.num_cells
-    counts = np.random.default_rng(6).multinomial(num_cells, [1 / num_cells] * num_cells, 40)
+    counts = np.concatenate(list(resampling.resampled_weights(table.cells, 40, np.random.default_rng(6))))
+    assert (counts.sum(axis=1) == table.cells.num_cells).all() and counts.std() > 0.5
     for draw in range(40):
         codes = table.cells.codes
         rows = np.concatenate([np.tile(np.flatnonzero(codes == k), m) for k, m in enumerate(counts[draw])])

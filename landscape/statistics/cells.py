@@ -22,7 +22,7 @@ ROUNDING = 1e-13  # a sum of squares below this share of what it was taken from 
 
 @dataclass(frozen=True)
 class Cells:
-    """Cells of ``n`` rows, the rows of a cell side by side: ``codes`` ``(n,)`` ascend without gaps."""
+    """Cells of ``n`` rows, those of a cell side by side, cells by size: ``codes`` ``(n,)`` ascend without gaps."""
 
     codes: Codes
 
@@ -47,10 +47,12 @@ class Cells:
         return np.bincount(self.codes)
 
     @cached_property
-    def blocks(self) -> tuple[Codes, ...]:
-        """Rows of the cells that have several, cells of equal size together: arrays ``(cells, size)``."""
-        sizes = np.unique(self.sizes[self.sizes > 1])
-        return tuple(self.starts[self.sizes == size, None] + np.arange(size) for size in sizes)
+    def blocks(self) -> tuple[tuple[slice, int], ...]:
+        """Rows of the cells that have several, cells of equal size together, and that size."""
+        sizes, firsts, counts = np.unique(self.sizes, return_index=True, return_counts=True)
+        begins = self.starts[firsts]
+        spans = zip(begins.tolist(), sizes.tolist(), counts.tolist(), strict=True)
+        return tuple((slice(begin, begin + size * count), size) for begin, size, count in spans if size > 1)
 
 
 @dataclass(frozen=True)
@@ -89,13 +91,14 @@ def rank_columns(columns: Array, labels: Labels) -> RankTable:
 def canonical_order(columns: Array, labels: Labels) -> tuple[Codes, Cells]:
     """An order of the rows that puts those of a cell side by side, and the cells of the rows in that order.
 
-    Rows come in the order in which workers end. Sorted by their values, and cells by their first row, the same
+    Rows come in the order in which workers end. Sorted by their values, and cells by size and first row, the same
     table gives the same draws, and so the same p, in whatever order it was written.
     """
     order = np.lexsort(columns.T[::-1]) if columns.size else np.arange(len(columns))
     by_first_row = number_cells(number_cells(labels)[order])
-    order = order[np.argsort(by_first_row, kind="stable")]
-    return order, Cells(np.sort(by_first_row))
+    size_of = np.bincount(by_first_row)[by_first_row] if len(order) else by_first_row
+    by_cell = np.lexsort((by_first_row, size_of))
+    return order[by_cell], Cells(number_cells(by_first_row[by_cell]))
 
 
 def number_cells(labels: Labels) -> Codes:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,100 +82,89 @@ def granulate(
     order, cells = canonical_order(columns[keep], [labels[i] for i in keep])
     rows = keep[order]
     first_of_cell = [labels[i] for i in rows[cells.starts]]
-    links = {axis: _links(first_of_cell, position) for position, axis in enumerate(axes)}
-    signs = {axis: _signs(columns[rows], cells, found) for axis, found in links.items()}
+    groups = {axis: _groups(first_of_cell, position) for position, axis in enumerate(axes)}
+    too_many = [axis for axis in axes if sum(math.comb(len(g), 2) for g in groups[axis]) > MAX_LINKS]
+    groups |= {axis: [] for axis in too_many}
+    signs = {axis: [_signs(columns[rows], cells, group) for group in groups[axis]] for axis in axes}
     once = np.ones((1, cells.num_cells))
-    drawn = list(resampled_weights(cells, bootstrap if cells.num_cells > 1 else 0, generators(seed)[1]))
-    found = {axis: _agreement(links[axis], signs[axis], cells, [once]) for axis in axes}
-    spread = {axis: _agreement(links[axis], signs[axis], cells, drawn) for axis in axes}
+    draws = resampled_weights(cells, bootstrap if cells.num_cells > 1 else 0, generators(seed)[1])
+    drawn = np.concatenate([np.empty((0, cells.num_cells)), *draws])
+    found = {axis: _agreement(groups[axis], signs[axis], cells, once) for axis in axes}
+    spread = {axis: _agreement(groups[axis], signs[axis], cells, drawn) for axis in axes}
     agreements = tuple(
         AxisAgreement(
             axis,
-            links[axis].num_groups,
-            links[axis].num_pairs(cells),
+            len(groups[axis]),
+            int(sum(_num_pairs(once, cells, group).sum() for group in groups[axis])),
             *(estimate(found[axis][k, 0], spread[axis][k]) for k in (0, 1)),
         )
         for axis in axes
     )
     sizes = len(rows), cells.num_cells, len(columns) - len(rows)
-    note = ", ".join(f"too many settings along {axis}" for axis in axes if links[axis].too_many)
+    note = ", ".join(f"too many settings along {axis}" for axis in too_many)
     compared = [a.axis for a in agreements if a.pairs]
     if not compared:
         nothing = note or "no two runs differ in one of these settings alone"
         return Granulated(*names, *sizes, agreements, Estimate(math.nan), "", Estimate(math.nan), nothing)
-    values, draws = (np.stack([each[axis] for axis in compared]) for each in (found, spread))
+    values, varied = (np.stack([each[axis] for axis in compared]) for each in (found, spread))
     worst = int(values[:, 1, 0].argmax())
     return Granulated(
         *names,
         *sizes,
         agreements,
-        estimate(values[:, 0, 0].mean(), draws[:, 0].mean(axis=0)),
+        estimate(values[:, 0, 0].mean(), varied[:, 0].mean(axis=0)),
         compared[worst],
-        estimate(values[worst, 1, 0], draws[:, 1].max(axis=0)),
+        estimate(values[worst, 1, 0], varied[:, 1].max(axis=0)),
         note,
     )
 
 
-@dataclass(frozen=True)
-class _Links:
-    """Pairs of cells that differ in one axis alone, ``(m,)``, ordered by their group of equal other settings."""
-
-    first: Codes
-    second: Codes
-    group: Codes
-    num_groups: int
-    too_many: bool
-
-    def num_pairs(self, cells: Cells) -> int:
-        """Number of pairs of runs."""
-        return int((cells.sizes[self.first] * cells.sizes[self.second]).sum()) if len(self.first) else 0
-
-
-def _links(settings: Sequence[tuple[Hashable, ...]], axis: int) -> _Links:
-    """Links of cells with ``settings`` along the one at ``axis``."""
+def _groups(settings: Sequence[tuple[Hashable, ...]], axis: int) -> list[Codes]:
+    """Cells of equal ``settings`` but for the one at ``axis``, of which there are several."""
     groups: dict[Hashable, list[int]] = {}
     for cell, values in enumerate(settings):
         groups.setdefault((*values[:axis], *values[axis + 1 :]), []).append(cell)
-    several = [members for members in groups.values() if len(members) > 1]
-    too_many = sum(math.comb(len(members), 2) for members in several) > MAX_LINKS
-    several = [] if too_many else several
-    pairs = [(a, b, k) for k, members in enumerate(several) for a, b in itertools.combinations(members, 2)]
-    first, second, group = np.array(pairs, np.intp).reshape(-1, 3).T
-    return _Links(first, second, group, len(several), too_many)
+    return [np.array(members) for members in groups.values() if len(members) > 1]
 
 
-def _signs(columns: Array, cells: Cells, links: _Links) -> Array:
-    """Sum of sign(Δx) sign(Δy) over the pairs of runs of each pair of cells, ``(m,)``."""
-    size = int(cells.sizes.max(initial=0))
-    padded = np.full((cells.num_cells, size, 2), math.nan)
-    padded[cells.codes, np.arange(cells.num_rows) - cells.starts[cells.codes]] = columns
-    signs, block = np.zeros(len(links.first)), max(1, BLOCK // max(size * size, 1))
-    for begin in range(0, len(signs), block):
-        part = slice(begin, begin + block)
-        difference = padded[links.first[part], :, None] - padded[links.second[part], None]
-        signs[part] = np.nansum(np.sign(difference).prod(axis=-1), axis=(1, 2))
+def _signs(columns: Array, cells: Cells, group: Codes) -> Array:
+    """Sum of sign(Δx) sign(Δy) over the pairs of runs of each two cells of a group, ``(g, g)``."""
+    size = int(cells.sizes[group].max())
+    padded = np.full((len(group), size, 2), math.nan)
+    for position, cell in enumerate(group):
+        start, length = cells.starts[cell], cells.sizes[cell]
+        padded[position, :length] = columns[start : start + length]
+    signs = np.empty((len(group), len(group)))
+    block = max(1, BLOCK // (len(group) * size * size))
+    for begin in range(0, len(group), block):
+        difference = padded[begin : begin + block, None, :, None] - padded[None, :, None]
+        signs[begin : begin + block] = np.nansum(np.sign(difference).prod(axis=-1), axis=(2, 3))
+    np.fill_diagonal(signs, 0.0)
     return signs
 
 
-def _agreement(links: _Links, signs: Array, cells: Cells, weights: Iterable[Array | Codes]) -> Array:
+def _num_pairs(weights: Array, cells: Cells, group: Codes) -> Array:
+    """Number of pairs of runs of different cells of a group, ``(B,)``, where cells occur ``weights`` times."""
+    runs = weights[:, group] * cells.sizes[group]
+    # (Σ a)² − Σ a² counts each pair twice. A cell and its copies have the same settings, and are not compared.
+    return np.asarray((runs.sum(axis=1) ** 2 - (runs**2).sum(axis=1)) / 2)
+
+
+def _agreement(groups: Sequence[Codes], signs: Sequence[Array], cells: Cells, weights: Array) -> Array:
     """Mean τ over groups, and sign error over all pairs, of cells that occur ``weights`` times: ``(2, B)``.
 
-    A cell is not compared with its own copies; a group without pairs does not count.
+    A group without pairs does not count.
     """
-    pairs = cells.sizes[links.first] * cells.sizes[links.second]
-    begins = np.flatnonzero(np.diff(links.group, prepend=-1))
-    results = [np.empty((2, 0))]
-    for counts in weights:
-        if not len(begins):
-            results.append(np.full((2, len(counts)), math.nan))
-            continue
-        times = counts[:, links.first] * counts[:, links.second]
-        above = np.add.reduceat(times * signs, begins, axis=1)
-        below = np.add.reduceat(times * pairs, begins, axis=1).astype(float)
-        tau = _divide(_divide(above, below, 0.0).sum(axis=1), (below > 0).sum(axis=1).astype(float))
-        results.append(np.stack([tau, (1 - _divide(above.sum(axis=1), below.sum(axis=1))) / 2]))
-    return np.concatenate(results, axis=1)
+    taus, counted, above, below = np.zeros((4, len(weights)))
+    for group, sign in zip(groups, signs, strict=True):
+        times = weights[:, group]
+        agreeing, pairs = np.sum((times @ sign) * times, axis=1) / 2, _num_pairs(weights, cells, group)
+        taus += np.divide(agreeing, pairs, out=np.zeros_like(pairs), where=pairs > 0)
+        counted += pairs > 0
+        above += agreeing
+        below += pairs
+    return np.stack([_divide(taus, counted), (1 - _divide(above, below)) / 2])
 
 
-def _divide(above: Array, below: Array, otherwise: float = math.nan) -> Array:
-    return np.asarray(np.divide(above, below, out=np.full(below.shape, otherwise), where=below > 0))
+def _divide(above: Array, below: Array) -> Array:
+    return np.asarray(np.divide(above, below, out=np.full(below.shape, math.nan), where=below > 0))

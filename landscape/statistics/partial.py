@@ -147,22 +147,16 @@ def _gram(table: RankTable) -> Array:
 def _permutation_p_values(
     table: RankTable, questions: Sequence[Question], draws: int, rng: np.random.Generator
 ) -> list[float]:
-    """Freedman and Lane's p of each question; NaN where ρ is.
-
-    With e = M r(y) and v = [r(x), r(z)]ᵀ P e: r(x)ᵀ M P e = v_x − β_xᵀ v_z and
-    |M P e|² = |e|² − v_zᵀ G_zz⁺ v_z.
-    """
-    columns = table.residuals
+    """Freedman and Lane's p of each question; NaN where ρ is."""
     gram = _gram(table)
     observed = np.array([float(partial_correlation(gram, question)) for question in questions])
     if not np.isfinite(observed).any():
         return [math.nan] * len(questions)
-    left = np.stack([_residual(columns, question[1], question[2:]) for question in questions], axis=1)
-    fits = [_Fit.of(gram, question, left[:, k]) for k, question in enumerate(questions)]
+    fits = [_Fit.of(gram, question) for question in questions]
     extreme = np.zeros(len(questions), np.intp)
-    for products in permuted_products(columns, left, table.cells, draws, rng):
+    for products in permuted_products(table.residuals, table.residuals, table.cells, draws, rng):
         for k, fit in enumerate(fits):
-            extreme[k] += int((np.abs(fit.correlations(products[..., k])) >= abs(observed[k]) - TIE).sum())
+            extreme[k] += int((np.abs(fit.correlations(products)) >= abs(observed[k]) - TIE).sum())
     return [
         math.nan if math.isnan(rho) else permutation_p(int(n), draws)
         for n, rho in zip(extreme, observed, strict=True)
@@ -171,32 +165,32 @@ def _permutation_p_values(
 
 @dataclass(frozen=True)
 class _Fit:
-    """What turns products with a permuted residual into a partial correlation."""
+    """What turns products of columns with permuted ones into a partial correlation.
 
-    x: int
-    given: Question
-    inverse: Array  # (q, q)
-    slopes: Array  # (q,) of x on what is given
-    scale: float  # |M r(x)|
+    With the residual e = y − z b of y, and v = zᵀ P e: xᵀ M P e = xᵀ P e − aᵀ v with the slopes a of x on z, and
+    |M P e|² = |e|² − vᵀ (zᵀ z)⁺ v. P e = P y − P z b takes no more than products of columns.
+    """
+
+    question: Question
+    inverse: Array  # (q, q) (zᵀ z)⁺
+    x_slopes: Array  # (q,)
+    y_slopes: Array  # (q,)
+    scale: float  # |M x|
     square: float  # |e|²
 
     @classmethod
-    def of(cls, gram: Array, question: Question, left: Array) -> _Fit:
-        x, _, *z = question
+    def of(cls, gram: Array, question: Question) -> _Fit:
+        x, y, *z = question
         inverse = _inverse(gram[np.ix_(z, z)]) if z else np.empty((0, 0))
-        slopes = inverse @ gram[z, x]
-        scale = math.sqrt(max(float(gram[x, x] - slopes @ gram[z, x]), 0.0))
-        return cls(x, tuple(z), inverse, slopes, scale, float(left @ left))
+        x_slopes, y_slopes = inverse @ gram[z, x], inverse @ gram[z, y]
+        left = [max(float(gram[i, i] - slopes @ gram[z, i]), 0.0) for i, slopes in ((x, x_slopes), (y, y_slopes))]
+        return cls(question, inverse, x_slopes, y_slopes, math.sqrt(left[0]), left[1])
 
     def correlations(self, products: Array) -> Array:
-        """corr(M r(x), M P e) from products ``(draws, k)`` of all columns with P e."""
-        z = products[:, list(self.given)]
-        rest = self.square - np.einsum("bi,ij,bj->b", z, self.inverse, z)
+        """corr(M x, M P e) from the products ``(draws, k, k)`` of columns with permuted columns."""
+        x, y, *z = self.question
+        moved = products[:, [x, *z], y] - products[:, [x, *z]][:, :, z] @ self.y_slopes
+        v = moved[:, 1:]
+        rest = self.square - np.sum((v @ self.inverse) * v, axis=1)
         norm = self.scale * np.sqrt(np.maximum(rest, EXPLAINED * self.square))
-        return np.asarray((products[:, self.x] - z @ self.slopes) / np.where(norm > 0, norm, math.inf))
-
-
-def _residual(columns: Array, y: int, given: Question) -> Array:
-    """A column minus its projection on the given ones."""
-    z = columns[:, list(given)]
-    return np.asarray(columns[:, y] - z @ (_inverse(z.T @ z) @ (z.T @ columns[:, y])) if given else columns[:, y])
+        return np.asarray((moved[:, 0] - v @ self.x_slopes) / np.where(norm > 0, norm, math.inf))

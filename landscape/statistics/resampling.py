@@ -35,8 +35,9 @@ def shuffles(cells: Cells, draws: int, rng: np.random.Generator) -> Iterator[Cod
     for size in _blocks(draws, cells.num_rows):
         keys = rng.random((size, cells.num_rows))
         order = np.tile(np.arange(cells.num_rows), (size, 1))
-        for rows in cells.blocks:
-            order[:, rows] = rows[:, :1] + np.argsort(keys[:, rows], axis=-1)
+        for rows, length in cells.blocks:
+            first = order[:, rows].reshape(size, -1, length)[:, :, :1]
+            order[:, rows] = (first + keys[:, rows].reshape(size, -1, length).argsort(axis=-1)).reshape(size, -1)
         yield order
 
 
@@ -58,9 +59,10 @@ def permutation_p(extreme: int, draws: int) -> float:
 
 def resampled_weights(cells: Cells, draws: int, rng: np.random.Generator) -> Iterator[Codes]:
     """How often each cell occurs among as many drawn with replacement, in blocks ``(size, num_cells)``."""
-    uniform = np.full(cells.num_cells, 1 / max(cells.num_cells, 1))
+    n = cells.num_cells
     for size in _blocks(draws, cells.num_rows):
-        yield rng.multinomial(cells.num_cells, uniform, size)
+        chosen = rng.integers(0, n, (size, n)) + n * np.arange(size)[:, None]
+        yield np.bincount(chosen.ravel(), minlength=size * n).reshape(size, n)
 
 
 def leave_one_out_weights(cells: Cells) -> Iterator[Codes]:
