@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import kendalltau, spearmanr
+from scipy.stats import spearmanr
 
 from landscape.statistics.association import associate
 from landscape.statistics.granulated import granulate
@@ -118,11 +118,6 @@ def means_reject(runs: Runs, number: int) -> bool:
     return bool(spearmanr(x, y).pvalue <= ALPHA)
 
 
-def kendall_rejects(runs: Runs, number: int) -> bool:
-    """Kendall's test over all runs."""
-    return bool(kendalltau(runs.x, runs.y).pvalue <= ALPHA)
-
-
 def partial_rejects(runs: Runs, number: int) -> bool:
     """Freedman and Lane's test given z."""
     found = partial_associate(
@@ -212,11 +207,13 @@ def _print_row(name: str, values: object) -> None:
 
 
 CONFOUNDED = {
-    "normal": Grid(confounder=1.0),
-    "settings act in unlike ways": Grid(confounder=1.0, shared=False),
-    "no settings": Grid(confounder=1.0, effect=0.0),
-    "heavy tails": Grid(confounder=1.0, noise="heavy tails"),
-    "cells of 1 to 9 runs": Grid(confounder=1.0, unequal=True),
+    "half as strong as the noise": Grid(confounder=0.5),
+    "as strong as the noise": Grid(confounder=1.0),
+    "as strong, no settings": Grid(confounder=1.0, effect=0.0),
+    "as strong, heavy tails": Grid(confounder=1.0, noise="heavy tails"),
+    "as strong, cells of 1 to 9 runs": Grid(confounder=1.0, unequal=True),
+    "half as strong, unlike settings": Grid(confounder=0.5, shared=False),
+    "as strong, unlike settings": Grid(confounder=1.0, shared=False),
 }
 COVERED = {
     "no link": Grid(),
