@@ -62,7 +62,8 @@ bench-attacks: $(ENVIRONMENT)  ## The attack ladder against torchattacks' attack
 	$(BIN)/python benchmarks/attacks.py --norm 2
 
 bench-statistics: $(ENVIRONMENT)  ## Error rates of the statistics on simulated grids, and their time by number of runs
-	$(BIN)/python benchmarks/calibration.py --replications 2000
+	$(BIN)/python benchmarks/calibration.py --part nulls --replications 2000
+	$(BIN)/python benchmarks/calibration.py --part confounded power coverage --replications 500
 	$(BIN)/python benchmarks/correlations.py --rows 60 1000 10000
 
 bench-report: $(ENVIRONMENT)  ## Size and opening time of a report on 10,000 runs

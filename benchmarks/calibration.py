@@ -2,7 +2,8 @@
 
 Grids of 5 x 5 settings with five seeds each are simulated; settings move all quantities strongly.
 
-    python benchmarks/calibration.py --replications 2000
+    python benchmarks/calibration.py --replications 1000
+    python benchmarks/calibration.py --part nulls --replications 2000
 """
 
 from __future__ import annotations
@@ -179,31 +180,56 @@ TESTS: dict[str, Callable[[Runs, int], bool]] = {
 
 
 def main() -> None:
-    """Print a table of each."""
+    """Print a table of each part."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--replications", type=int, default=2000)
-    count = parser.parse_args().replications
-    print(f"{count} replications; standard error of a rate of 5 %: {100 * math.sqrt(0.05 * 0.95 / count):.1f} %\n")
+    parser.add_argument("--replications", type=int, default=1000)
+    parser.add_argument("--part", choices=list(_TABLES), nargs="+", default=list(_TABLES))
+    arguments = parser.parse_args()
+    error = 100 * math.sqrt(0.05 * 0.95 / arguments.replications)
+    print(f"{arguments.replications} replications; standard error of a rate of 5 %: {error:.1f} %")
+    for part in arguments.part:
+        print()
+        _TABLES[part](arguments.replications)
+
+
+def print_nulls(count: int) -> None:
     print("no link: percentage of tests that reject at 5 %")
     _print_row("", TESTS)
     for name, grid in NULLS.items():
         _print_row(name, [f"{100 * rate_of(test, grid, count, 1):.1f}" for test in TESTS.values()])
-    print("\na third quantity drives both within cells: percentage that rejects at 5 %")
+
+
+def print_confounded(count: int) -> None:
+    print("a third quantity drives both within cells: percentage of tests that reject at 5 %")
     _print_row("", ["within cells", "given z"])
     for name, grid in CONFOUNDED.items():
         _print_row(name, [f"{100 * rate_of(t, grid, count, 2):.1f}" for t in (primary_rejects, partial_rejects)])
+
+
+def print_power(count: int) -> None:
     rho = detectable_correlation(99)
-    print(f"\nlink ρ = {rho:.2f}, of which 80 % should be found: percentage that is found")
+    print(f"link ρ = {rho:.2f}, of which 80 % should be found: percentage that is found")
     for name, grid in {"normal": Grid(link=rho), "no settings": Grid(link=rho, effect=0.0)}.items():
         _print_row(name, [f"{100 * rate_of(primary_rejects, grid, count, 3):.1f}"])
-    print("\npercentage of 95 % intervals that cover")
+
+
+def print_coverage(count: int) -> None:
+    print("percentage of 95 % intervals that cover")
     _print_row("", ["within-cell ρ", "partial ρ", "granulated τ"])
     for name, grid in COVERED.items():
         _print_row(name, [f"{100 * value:.1f}" for value in coverage(grid, count, 4).values()])
 
 
+_TABLES = {
+    "nulls": print_nulls,
+    "confounded": print_confounded,
+    "power": print_power,
+    "coverage": print_coverage,
+}
+
+
 def _print_row(name: str, values: object) -> None:
-    print(f"{name:<36}" + "".join(f"{value!s:>26}" for value in values))  # type: ignore[attr-defined]
+    print(f"{name:<36}" + "".join(f"{value!s:>26}" for value in values), flush=True)  # type: ignore[attr-defined]
 
 
 CONFOUNDED = {

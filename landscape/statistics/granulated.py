@@ -81,40 +81,54 @@ def granulate(
     labels = list(zip(*axes.values(), rest, strict=True))
     order, cells = canonical_order(columns[keep], [labels[i] for i in keep])
     rows = keep[order]
-    first_of_cell = [labels[i] for i in rows[cells.starts]]
-    groups = {axis: _groups(first_of_cell, position) for position, axis in enumerate(axes)}
-    too_many = [axis for axis in axes if sum(math.comb(len(g), 2) for g in groups[axis]) > MAX_LINKS]
-    groups |= {axis: [] for axis in too_many}
-    signs = {axis: [_signs(columns[rows], cells, group) for group in groups[axis]] for axis in axes}
-    once = np.ones((1, cells.num_cells))
+    settings = [labels[i] for i in rows[cells.starts]]
     draws = resampled_weights(cells, bootstrap if cells.num_cells > 1 else 0, generators(seed)[1])
     drawn = np.concatenate([np.empty((0, cells.num_cells)), *draws])
-    found = {axis: _agreement(groups[axis], signs[axis], cells, once) for axis in axes}
-    spread = {axis: _agreement(groups[axis], signs[axis], cells, drawn) for axis in axes}
+    found = {axis: _compare(columns[rows], cells, _groups(settings, k), drawn) for k, axis in enumerate(axes)}
+    return _summarise(names, (len(rows), cells.num_cells, len(columns) - len(rows)), found)
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """τ and sign error along one axis, as observed ``(2,)`` and in resampled tables ``(2, B)``."""
+
+    groups: int
+    pairs: int
+    observed: Array
+    drawn: Array
+    too_many: bool
+
+
+def _compare(columns: Array, cells: Cells, groups: Sequence[Codes], weights: Array) -> _Compared:
+    too_many = sum(math.comb(len(group), 2) for group in groups) > MAX_LINKS
+    groups = [] if too_many else groups
+    signs = [_signs(columns, cells, group) for group in groups]
+    once = np.ones((1, cells.num_cells))
+    pairs = int(sum(_num_pairs(once, cells, group).sum() for group in groups))
+    observed, drawn = (_agreement(groups, signs, cells, w) for w in (once, weights))
+    return _Compared(len(groups), pairs, observed[:, 0], drawn, too_many)
+
+
+def _summarise(names: tuple[str, str], sizes: tuple[int, int, int], found: Mapping[str, _Compared]) -> Granulated:
+    """All axes, and the mean and the worst of those along which runs are compared."""
     agreements = tuple(
-        AxisAgreement(
-            axis,
-            len(groups[axis]),
-            int(sum(_num_pairs(once, cells, group).sum() for group in groups[axis])),
-            *(estimate(found[axis][k, 0], spread[axis][k]) for k in (0, 1)),
-        )
-        for axis in axes
+        AxisAgreement(axis, a.groups, a.pairs, *(estimate(a.observed[k], a.drawn[k]) for k in (0, 1)))
+        for axis, a in found.items()
     )
-    sizes = len(rows), cells.num_cells, len(columns) - len(rows)
-    note = ", ".join(f"too many settings along {axis}" for axis in too_many)
-    compared = [a.axis for a in agreements if a.pairs]
+    note = ", ".join(f"too many settings along {axis}" for axis, a in found.items() if a.too_many)
+    compared = {axis: a for axis, a in found.items() if a.pairs}
     if not compared:
         nothing = note or "no two runs differ in one of these settings alone"
         return Granulated(*names, *sizes, agreements, Estimate(math.nan), "", Estimate(math.nan), nothing)
-    values, varied = (np.stack([each[axis] for axis in compared]) for each in (found, spread))
-    worst = int(values[:, 1, 0].argmax())
+    taus, errors = (np.stack([a.drawn[k] for a in compared.values()]) for k in (0, 1))
+    worst = max(compared, key=lambda axis: float(compared[axis].observed[1]))
     return Granulated(
         *names,
         *sizes,
         agreements,
-        estimate(values[:, 0, 0].mean(), varied[:, 0].mean(axis=0)),
-        compared[worst],
-        estimate(values[worst, 1, 0], varied[:, 1].max(axis=0)),
+        estimate(float(np.mean([a.observed[0] for a in compared.values()])), taus.mean(axis=0)),
+        worst,
+        estimate(compared[worst].observed[1], errors.max(axis=0)),
         note,
     )
 
