@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ENVIRONMENT := $(VENV)/.complete
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint format types imports bench-theta bench-x bench-large bench-hessian bench-training bench-attacks bench-report bench-study clean
+.PHONY: help demo test test-slow lint format types imports bench-theta bench-x bench-large bench-hessian bench-training bench-attacks bench-statistics bench-report bench-study clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST)
@@ -60,6 +60,11 @@ bench-attacks: $(ENVIRONMENT)  ## The attack ladder against torchattacks' attack
 	$(BIN)/python benchmarks/attacks.py --norm inf --eps 0.3
 	$(BIN)/python benchmarks/attacks.py --norm inf --eps 0.1
 	$(BIN)/python benchmarks/attacks.py --norm 2
+
+bench-statistics: $(ENVIRONMENT)  ## Error rates of the statistics on simulated grids, and their time by number of runs
+	$(BIN)/python benchmarks/calibration.py --part nulls --replications 2000
+	$(BIN)/python benchmarks/calibration.py --part confounded power coverage --replications 500
+	$(BIN)/python benchmarks/correlations.py --rows 60 1000 10000
 
 bench-report: $(ENVIRONMENT)  ## Size and opening time of a report on 10,000 runs
 	$(BIN)/python benchmarks/report.py --rows 60

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,12 @@ _TESTS = (
     click.option("--test-eps", type=options.Positive(), default=0.3, help="The FGSM radius of the tests."),
     click.option("--permutations", type=options.SIZE, default=9999, help="Draws of the permutation test."),
     click.option("--bootstrap", type=options.SIZE, default=2000, help="Draws of the bootstrap."),
+    click.option(
+        "--repeat",
+        type=click.IntRange(0, 1000),
+        default=0,
+        help="Measure each snapshot this many times more, on disjoint data, to see how far measurements repeat.",
+    ),
 )
 
 
@@ -46,14 +53,20 @@ def check_tested(settings: dict[str, Any]) -> None:
             )
 
 
-def correlate_rows(rows: list[Row], settings: dict[str, Any]) -> Correlations:
+def collect_repeats(runs: Sequence[str], settings: dict[str, Any]) -> list[list[Row]]:
+    """The rows of all runs on each further part of the data."""
+    return [collect_rows(runs, settings | {"part": part}) for part in range(1, settings["repeat"] + 1)]
+
+
+def correlate_rows(rows: list[Row], settings: dict[str, Any], repeats: Sequence[list[Row]] = ()) -> Correlations:
     """The associations that the options ask for."""
     from landscape.study.associations import CorrelateConfig
     from landscape.study.columns import level_label
     from landscape.study.correlate import correlate
 
     level, eps, seed = level_label(settings["test_level"]), settings["test_eps"], settings["seed"]
-    return correlate(rows, CorrelateConfig(level, eps, settings["permutations"], settings["bootstrap"], seed))
+    config = CorrelateConfig(level, eps, settings["permutations"], settings["bootstrap"], seed)
+    return correlate(rows, config, repeats)
 
 
 @click.command(name="correlate")
@@ -76,7 +89,8 @@ def command(
     """Answer whether minima that are wide in θ are wide in X, and more robust, over many runs.
 
     Measures what the ledger lacks; then tests, within cells of equal optimizer, method, learning rate and batch
-    size, the rank association of distances in θ and in X, and draws the scatter plots.
+    size, the rank association of distances in θ and in X, alone and given training loss, margin and norm, and
+    draws the scatter plots.
 
     \b
     Example:
@@ -85,11 +99,11 @@ def command(
     check_tested(settings)
     find_or_fail(runs)
     output.mkdir(parents=True, exist_ok=True)
-    rows = collect_rows(runs, settings)
-    from landscape.study.table import format_table
+    rows, repeats = collect_rows(runs, settings), collect_repeats(runs, settings)
+    from landscape.study.terminal import format_table
 
-    correlations = correlate_rows(rows, settings)
-    files = _write(rows, correlations, output)
+    correlations = correlate_rows(rows, settings, repeats)
+    files = _write(rows, repeats, correlations, output)
     if as_json:
         print_json("correlate", {"runs": runs} | settings, {"correlations": _plain(correlations), "files": files})
     else:
@@ -97,19 +111,21 @@ def command(
         click.echo()
         click.echo(textwrap.fill(correlations.verdict, 100))
     note("\n".join(["written:", *(f"  {file}" for file in files)]))
-    if any_failed(rows):
+    if any(map(any_failed, (rows, *repeats))):
         raise SystemExit(3)
 
 
-def _write(rows: list[Row], correlations: Correlations, output: Path) -> list[str]:
+def _write(rows: list[Row], repeats: Sequence[list[Row]], correlations: Correlations, output: Path) -> list[str]:
     os.environ["MPLBACKEND"] = "agg"  # whatever the environment asks for, files are drawn
     from landscape.errors import ConfigurationError
     from landscape.provenance import provenance
     from landscape.report import draw_figures
     from landscape.study.table import write_atomically, write_rows_csv
 
-    table, summary = output / "rows.csv", output / "correlations.json"
-    write_rows_csv(rows, table)
+    tables = [output / "rows.csv", *(output / f"rows_repeat{k}.csv" for k in range(1, len(repeats) + 1))]
+    for path, measured in zip(tables, (rows, *repeats), strict=True):
+        write_rows_csv(measured, path)
+    summary = output / "correlations.json"
     document = plain({"schema": 1, "correlations": _plain(correlations), "provenance": provenance()})
     write_atomically(summary, json.dumps(document, indent=2, allow_nan=False).encode())
     try:
@@ -117,7 +133,7 @@ def _write(rows: list[Row], correlations: Correlations, output: Path) -> list[st
     except ConfigurationError as error:
         note(f"no figures: {error}")
         figures = []
-    return [str(path) for path in (table, summary, *figures)]
+    return [str(path) for path in (*tables, summary, *figures)]
 
 
 def _plain(correlations: Correlations) -> Any:

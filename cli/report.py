@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import options
-from .correlate import check_tested, correlate_rows, correlation_options
+from .correlate import check_tested, collect_repeats, correlate_rows, correlation_options
 from .output import note, print_json
 from .study import any_failed, collect_rows, find_or_fail, study_options
 
@@ -51,14 +51,14 @@ def command(runs: tuple[str, ...], output: Path, csv_file: Path | None, as_json:
     """
     check_tested(settings)
     find_or_fail(runs)
-    rows = collect_rows(runs, settings)
-    correlations = correlate_rows(rows, settings)
+    rows, repeats = collect_rows(runs, settings), collect_repeats(runs, settings)
+    correlations = correlate_rows(rows, settings, repeats)
     files = _write(rows, correlations, settings, output, csv_file)
     if as_json:
         print_json("report", {"runs": runs} | settings, _results(rows, correlations) | {"files": files})
     else:
         click.echo("\n".join(files))
-    if any_failed(rows):
+    if any(map(any_failed, (rows, *repeats))):
         note("some runs failed: the report lists them")
         raise SystemExit(3)
 

@@ -76,7 +76,7 @@ def config_of(settings: dict[str, Any]) -> MeasureConfig:
 
     samples = ("theta_samples", "x_samples", "attack_samples", "ladder_samples")
     names = ("levels", "eps", "metrics", "x_norms", "equal_margin", *samples, "seed")
-    return MeasureConfig(**{name: settings[name] for name in names})
+    return MeasureConfig(**{name: settings[name] for name in names}, repeat=settings.get("part", 0))
 
 
 def collect_rows(runs: Sequence[str], settings: dict[str, Any]) -> list[Row]:

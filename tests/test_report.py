@@ -18,10 +18,10 @@ from landscape.report import FIGURES, FORMATS, draw_figures
 from landscape.report.figures import READINGS, scatters
 from landscape.report.scatter import describe, draw_scatter, log_limits
 from landscape.report.style import PNG_DPI, log_ticks, style
+from landscape.statistics.association import associate
 from landscape.study.associations import CorrelateConfig, Correlations, columns_of
 from landscape.study.columns import Row
 from landscape.study.correlate import correlate
-from landscape.study.statistics import associate
 
 FAST = CorrelateConfig(permutations=99, bootstrap=50)
 

@@ -15,6 +15,7 @@ from landscape.snapshots import find_runs
 from landscape.study.table import read_rows_csv
 
 FEW = ["--theta-samples", "50", "--x-samples", "2", "--attack-samples", "50", "--level", "ln2", "--workers", "1"]
+RUN = "embedded:runs/sgd_lr0.2_b16_seed0"
 DRAWS = ["--permutations", "99", "--bootstrap", "50"]
 
 Invoke = Callable[..., Result]
@@ -87,3 +88,31 @@ def test_wrong_use_writes_nothing(
     assert (result.exit_code, result.stdout) == (code, "")
     assert what in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_repeats_are_measured_on_other_data_and_compared(invoke: Invoke, tmp_path: Path) -> None:
+    out, page = tmp_path / "out", tmp_path / "report.html"
+    options = (RUN, *FEW, *DRAWS, "--ledger", tmp_path / "ledger.sqlite", "--repeat", "2")
+    result = invoke("correlate", *options, "--output", out, "--json")
+    assert result.exit_code == 0 and result.stderr.count("0 runs known, 1 to measure") == 3
+    found = json.loads(result.stdout)["results"]
+    reliability = found["correlations"]["reliability"]
+    assert (reliability["measurements"], reliability["unmatched"]) == (3, 0)
+    names = ("rows.csv", "rows_repeat1.csv", "rows_repeat2.csv")
+    tables = [read_rows_csv(out / name) for name in names]
+    assert [table[0]["repeat"] for table in tables] == [0, 1, 2]
+    assert len({table[0]["d_theta[ln2]"] for table in tables}) == 3
+    assert {str(out / name) for name in names} <= set(found["files"])
+    again = invoke("correlate", *options, "--output", out, "--json")
+    assert again.stderr.count("1 runs known, 0 to measure") == 3
+    assert json.loads(again.stdout)["results"]["correlations"] == found["correlations"]
+    reported = invoke("report", *options, "--output", page)
+    assert reported.exit_code == 0 and reported.stderr.count("1 runs known, 0 to measure") == 3
+    assert "further measurements, on disjoint data</dt><dd>2</dd>" in page.read_text(encoding="utf-8")
+
+
+def test_more_repeats_than_there_is_data_fail_and_say_so(invoke: Invoke, tmp_path: Path) -> None:
+    options = (RUN, *FEW, *DRAWS, "--attack-samples", "6000", "--ladder-samples", "20")  # the last one counts
+    ledger = ("--ledger", tmp_path / "ledger.sqlite")
+    result = invoke("report", *options, *ledger, "--repeat", "1", "--output", tmp_path / "report.html")
+    assert result.exit_code == 3 and "no 2 disjoint parts of 6000" in result.stderr

@@ -99,6 +99,7 @@ def test_page_holds_every_part(page: str, document: Document, rows: list[Row]) -
         "answer",
         "plots",
         "correlations",
+        "granulated",
         "masking",
         "evidence",
         "left_out",
@@ -257,7 +258,7 @@ def test_identifiers_are_unique_and_tables_are_tables(document: Document) -> Non
 
 def test_tables_of_the_page_are_those_of_python(rows: list[Row], document: Document) -> None:
     tables = report_tables(rows, correlate(rows, FAST))
-    assert len(document.all("table")) == len(tables) == 6
+    assert len(document.all("table")) == len(tables) == 7
     assert len(document.all("tr")) == sum(1 + len(table.rows) for table in tables)
 
 

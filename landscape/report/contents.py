@@ -6,18 +6,30 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 from landscape.report.evidence import GRADES, grade_of
+from landscape.report.further_tables import (
+    granulated_table,
+    levels_table,
+    partial_table,
+    reliability_table,
+    repeats_table,
+)
 from landscape.report.masking import masking_table
 from landscape.report.tables import Field, Table, TableCell, median, number_of
 from landscape.report.words import CORRELATIONS, EVIDENCE, JUDGED, LEFT_OUT, say
-from landscape.study.associations import REASONS, Correlations
+from landscape.study.associations import Correlations
 from landscape.study.columns import Cell, Rows, level_column, numbers, text, text_values
-from landscape.study.correlate import exclusion_reasons
+from landscape.study.selection import REASONS, exclusion_reasons
 
 
 def report_tables(rows: Rows, correlations: Correlations) -> list[Table]:
     """All tables of the report, in its order; those that would be empty are left out."""
     makers: tuple[Callable[[Rows, Correlations], Table], ...] = (
         lambda _, found: correlation_table(found),
+        lambda _, found: partial_table(found),
+        lambda _, found: levels_table(found),
+        lambda _, found: granulated_table(found),
+        lambda _, found: reliability_table(found),
+        lambda _, found: repeats_table(found),
         masking_table,
         evidence_table,
         left_out_table,

@@ -10,9 +10,9 @@ from landscape.report.encoding import short
 from landscape.report.symbols import escape, to_plain, to_svg
 from landscape.report.tables import show
 from landscape.report.words import FOREST, say
+from landscape.statistics.association import Association
 from landscape.study.associations import Correlations
 from landscape.study.columns import find_column
-from landscape.study.statistics import Association
 
 WIDTH, LINE, FOOT, MARGIN = 340, 34, 34, 10
 Entry = tuple[str, Association]

@@ -9,7 +9,7 @@ from landscape.report.tables import Field, Table, TableCell, mean
 from landscape.report.words import AUDITED, MASKING, MERGED, NOT_AUDITED, say
 from landscape.study.associations import Correlations
 from landscape.study.columns import Cell, Rows, attack_column, numbers, text, text_values
-from landscape.study.correlate import CELL
+from landscape.study.selection import CELL
 
 _VERDICTS = ("sound", "arithmetic masking", "gradient masking")
 MAX_CELLS = 500

@@ -14,8 +14,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedFormatter, FixedLocator, MultipleLocator, NullLocator, PercentFormatter
 
 from landscape.report.style import COLOUR_MAP, MARKERS, freeze_layout, new_figure, set_log_ticks
+from landscape.statistics.association import Association
 from landscape.study.columns import Rows, axis_label, distinct, find_column, numbers, text, text_values
-from landscape.study.statistics import Association
 
 Associations = Mapping[tuple[str, str, str], Association]
 EDGE = {"edgecolors": "0.15", "linewidths": 0.5}  # keeps light colours legible on white and in greyscale

@@ -60,6 +60,7 @@ SETTINGS = {
     "x_samples": "test images whose distance is searched",
     "attack_samples": "test images under FGSM",
     "ladder_samples": "of those, images under all attacks",
+    "repeat": "further measurements, on disjoint data",
     "seed": "seed of subsets, searches and draws",
     "permutations": "draws of the permutation test",
     "bootstrap": "draws of the bootstrap",
@@ -72,6 +73,39 @@ compares runs of equal settings, and only it is tested: p permutes runs within c
 Total ρ, over all runs, and between ρ, over the means of cells, are description: the settings move all
 quantities at once. Primary: the one hypothesis fixed in advance. Link: the other parts of the claim; Holm's p
 is over these three. All other pairs are exploratory, their p not adjusted.
+"""
+
+PARTIAL = """
+Within cells, given the ranks of other quantities: p permutes what is left of the second quantity within cells
+(Freedman and Lane, {permutations:,} draws). The training loss is an outcome of training, as widths are: total ρ,
+without it, is what a wider minimum goes with, direct ρ what remains at equal loss; neither corrects the other.
+What is given φ* is in ranks also given c − φ*, the divisor of widths. Not adjusted for multiple tests.
+"""
+
+LEVELS = """
+Within-cell ρ of distances in θ and in X at every level, metric and norm that enough runs have, over runs that have
+all of them. Max-T takes the largest of all statistics in each of {permutations:,} permutations, the same for all
+pairs: its p hold for all together, and cost little where pairs agree.
+"""
+
+GRANULATED = """
+Runs that differ in one setting alone, whatever their seeds: does the one with the larger {d_theta} have the
+larger value? τ is concordant less discordant pairs, mean over groups of equal other settings; the sign error is
+the share of pairs ordered oppositely, 0.50 if by chance. A mean hides a setting along which the order is
+reversed: the largest sign error does not. Between settings, not within: description, without p. Intervals
+resample whole cells ({bootstrap:,} draws).
+"""
+
+RELIABILITY = """
+Each run was measured {measurements} times, on disjoint data. Reliability is the share of the variance of ranks
+within cells that repeats; corrected ρ is ρ over the root of both reliabilities: what it would be without errors
+of measurement, if those of the two quantities are independent. A small ρ with a small reliability is no evidence
+of no association.
+"""
+
+REPEATS = """
+Over all runs, distances as logarithms. Agreement counts a shift between measurements as error, consistency does
+not. Runs of unlike settings differ more than those of a cell: within cells, reliability is lower.
 """
 
 MASKING = """

@@ -7,11 +7,13 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 from landscape.errors import ConfigurationError
+from landscape.statistics.association import Association
+from landscape.statistics.granulated import Granulated
+from landscape.study.adjusted import Adjusted
 from landscape.study.columns import (
-    BELOW_MINIMUM,
-    NOT_REACHED,
     attack_column,
     distance_column,
     fgsm_column,
@@ -19,10 +21,18 @@ from landscape.study.columns import (
     parse_level,
     width_column,
 )
-from landscape.study.statistics import Association
+from landscape.study.levels import Levels
+from landscape.study.reliability import Reliability
 
-REASONS = ("failed", "repeated", "diverged", NOT_REACHED, BELOW_MINIMUM)
 Pair = tuple[str, str]
+
+
+class Draws(TypedDict):
+    """How often is drawn, and from which seed."""
+
+    permutations: int
+    bootstrap: int
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,11 @@ class CorrelateConfig:
             raise ConfigurationError("permutations and bootstrap must be at least 1")
         if not (0 < self.alpha < 1 and self.eps > 0):
             raise ConfigurationError(f"alpha {self.alpha} must be in (0, 1) and eps {self.eps} positive")
+
+    @property
+    def draws(self) -> Draws:
+        """Arguments of everything that is drawn."""
+        return {"permutations": self.permutations, "bootstrap": self.bootstrap, "seed": self.seed}
 
 
 @dataclass(frozen=True)
@@ -65,6 +80,11 @@ class Columns:
             "under FGSM with exact gradients": self.exact,
             "in the worst case": self.worst,
         }
+
+    @property
+    def links(self) -> tuple[Pair, Pair, Pair]:
+        """The three links of the claim: d_θ - d_X, d_X - FGSM and d_θ - FGSM with exact gradients."""
+        return (self.d_theta, self.d_x), (self.d_x, self.exact), (self.d_theta, self.exact)
 
 
 @dataclass(frozen=True)
@@ -90,8 +110,8 @@ class Correlations:
 
     ``matrix[i][j]`` belongs to ``names[i], names[j]``: within-cell ρ above the diagonal, total ρ below.
     ``panels`` holds the associations among the runs of one optimizer, by ``(x, y, optimizer)``.
-    ``p_holm`` adjusts ``p_within`` over the three links of the claim: d_θ - d_X, d_X - FGSM and d_θ - FGSM
-    with exact gradients. The primary association is the one hypothesis fixed in advance.
+    ``p_holm`` adjusts ``p_within`` over the three links of the claim. The primary association is the one
+    hypothesis fixed in advance. ``reliability`` is None where nothing was measured more than once.
     """
 
     config: CorrelateConfig
@@ -110,6 +130,10 @@ class Correlations:
     simpson: bool
     fgsm_gap: FgsmGap
     masking: Mapping[str, int]  # rows by the verdict of the masking audit at ε
+    adjusted: Adjusted
+    levels: Levels
+    granulated: tuple[Granulated, ...]
+    reliability: Reliability | None
     verdict: str
 
     def pair(self, x: str, y: str) -> Association:
@@ -148,11 +172,6 @@ def find_association(pairs: Sequence[Association], x: str, y: str) -> Associatio
         if {association.x, association.y} == {x, y}:
             return association
     raise ConfigurationError(f"there is no association of {x!r} and {y!r}: choose two of the study's columns")
-
-
-def interval_sign(low: float, high: float) -> int:
-    """Sign of an interval that excludes zero, else 0."""
-    return int(low > 0) - int(high < 0)
 
 
 def to_json(correlations: Correlations) -> dict[str, object]:

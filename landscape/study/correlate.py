@@ -6,49 +6,37 @@ import dataclasses
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
+from landscape.statistics.association import Association, associate_pairs, leave_one_cell_out
+from landscape.statistics.multiplicity import holm
+from landscape.study.adjusted import adjust
 from landscape.study.associations import (
-    REASONS,
     Columns,
     CorrelateConfig,
     Correlations,
     FgsmGap,
+    Pair,
     columns_of,
     figure_pairs,
     find_association,
-    interval_sign,
 )
-from landscape.study.columns import (
-    BELOW_MINIMUM,
-    LEVELS,
-    NOT_REACHED,
-    OK,
-    PLAIN,
-    Cell,
-    Row,
-    Rows,
-    attack_column,
-    flag_column,
-    numbers,
-    text,
-    text_values,
-)
-from landscape.study.statistics import Association, associate, holm, leave_one_cell_out
+from landscape.study.columns import Rows, attack_column, matrix_of, numbers, text, text_values
+from landscape.study.granulated import over_settings
+from landscape.study.levels import over_levels
+from landscape.study.reliability import compare_repeats
+from landscape.study.selection import REASONS, cells_of, exclusion_reasons
 from landscape.study.verdict import verdict
 
-CELL = ("model", "model_args", "optimizer", "method", "method_args", "learning_rate", "batch_size")
-# Tables that were written before there were methods hold plain runs.
-_BEFORE_METHODS: Row = {"method": PLAIN}
 
-
-def correlate(rows: Rows, config: CorrelateConfig | None = None) -> Correlations:
+def correlate(rows: Rows, config: CorrelateConfig | None = None, repeats: Sequence[Rows] = ()) -> Correlations:
     """Associations of widths, distances, λ₁ and accuracy under attack over ``rows``, one row per training run.
 
     Distances enter as they are: the primary hypothesis is about log d_θ and log d_X, and ranks are the same.
-    A cell holds the runs of equal ``CELL``. Rows that cannot be used are counted by reason, never repaired.
+    A cell holds the runs of equal ``selection.CELL``. Rows that cannot be used are counted, never repaired.
+    Each of ``repeats`` holds the same runs, measured once more on other data.
     """
     config = config or CorrelateConfig()
     columns = columns_of(config)
@@ -56,9 +44,8 @@ def correlate(rows: Rows, config: CorrelateConfig | None = None) -> Correlations
     used = tuple(i for i, reason in enumerate(reasons) if not reason)
     kept = [rows[i] for i in used]
     names = tuple(dataclasses.astuple(columns))
-    pairs = tuple(_associate(kept, x, y, config) for x, y in itertools.combinations(names, 2))
+    pairs = _associate_all(kept, columns, list(itertools.combinations(names, 2)), config)
     primary = find_association(pairs, columns.d_theta, columns.d_x)
-    family = ((columns.d_theta, columns.d_x), (columns.d_x, columns.exact), (columns.d_theta, columns.exact))
     counts = Counter(reason for reason in reasons if reason)
     draft = Correlations(
         config=config,
@@ -70,99 +57,52 @@ def correlate(rows: Rows, config: CorrelateConfig | None = None) -> Correlations
         primary=primary,
         leave_one_out=_leave_one_out(kept, columns),
         pairs=pairs,
-        p_holm=dict(zip(family, holm([find_association(pairs, *pair).p_within for pair in family]), strict=True)),
+        p_holm=_holm(pairs, columns),
         names=names,
         matrix=_matrix(names, pairs),
         panels=_panels(kept, columns, config),
-        simpson=_is_simpson(primary),
+        simpson=primary.is_simpson,
         fgsm_gap=_fgsm_gap(kept, columns),
         masking=_count_masking(kept, config),
+        adjusted=adjust(kept, columns, config),
+        levels=over_levels(kept, config),
+        granulated=over_settings(kept, columns, config),
+        reliability=compare_repeats(kept, repeats, columns, config),
         verdict="",
     )
     return dataclasses.replace(draft, verdict=verdict(draft))
 
 
-def exclusion_reasons(rows: Rows, level: str) -> list[str]:
-    """For each row the first of ``REASONS`` that applies, or ``""``.
-
-    ``repeated``: a later snapshot of the same run, or the same weights, is in the table; counting both would
-    make one run look like two. ``diverged``: the training loss is missing, not finite, or at least log 10,
-    that of guessing among ten classes; not judged in a table without any training loss.
-    """
-    repeated = _earlier_rows(rows, _run_key) | _earlier_rows(rows, lambda row: row.get("theta_sha256"))
-    losses = np.array(numbers(rows, "train_loss"))
-    diverged = ~(losses < LEVELS["ln10"]) & np.isfinite(losses).any()
-    flags = [row.get(flag_column(level)) for row in rows]
-    candidates = zip(
-        (not _is_ok(row) for row in rows),
-        (i in repeated for i in range(len(rows))),
-        diverged,
-        (flag == NOT_REACHED for flag in flags),
-        (flag == BELOW_MINIMUM for flag in flags),
-        strict=True,
+def _associate_all(
+    rows: Rows, columns: Columns, pairs: Sequence[Pair], config: CorrelateConfig
+) -> tuple[Association, ...]:
+    # The primary pair leads, so that what is drawn for it does not depend on which other columns there are.
+    names = list(dict.fromkeys((columns.d_theta, columns.d_x, *dataclasses.astuple(columns))))
+    return associate_pairs(
+        matrix_of(rows, names),
+        cells_of(rows),
+        [(names.index(x), names.index(y)) for x, y in pairs],
+        names,
+        **config.draws,
     )
-    return [next(itertools.compress(REASONS, applies), "") for applies in candidates]
 
 
-def _is_ok(row: Mapping[str, Cell]) -> bool:
-    return row.get("status", OK) == OK
-
-
-def _run_key(row: Mapping[str, Cell]) -> Cell:
-    return row.get("run_id") or row.get("run")
-
-
-def _earlier_rows(rows: Rows, key: Callable[[Mapping[str, Cell]], Cell]) -> set[int]:
-    """Indices of usable rows that a row with the same key follows in training (or else in the table)."""
-    last: dict[Cell, int] = {}
-    steps = numbers(rows, "step")
-    earlier = set()
-    for i, row in enumerate(rows):
-        if not (_is_ok(row) and key(row)):
-            continue
-        j = last.setdefault(key(row), i)
-        if j != i:
-            older, newer = (i, j) if steps[i] < steps[j] else (j, i)
-            last[key(row)] = newer
-            earlier.add(older)
-    return earlier
-
-
-def _cells(rows: Rows) -> list[tuple[str, ...]]:
-    # Text, because a batch size read from CSV may be 32 in one row and 32.0 in another.
-    return [tuple(map(_cell_text, CELL, map(row.get, CELL))) for row in rows]
-
-
-def _cell_text(name: str, value: Cell) -> str:
-    if value is None or value == "":
-        value = _BEFORE_METHODS.get(name)
-    return f"{value:g}" if isinstance(value, int | float) else text(value)
-
-
-def _associate(rows: Rows, x: str, y: str, config: CorrelateConfig) -> Association:
-    return associate(
-        numbers(rows, x),
-        numbers(rows, y),
-        _cells(rows),
-        permutations=config.permutations,
-        bootstrap=config.bootstrap,
-        seed=config.seed,
-        names=(x, y),
-    )
+def _holm(pairs: Sequence[Association], columns: Columns) -> dict[Pair, float]:
+    adjusted = holm([find_association(pairs, *link).p_within for link in columns.links])
+    return dict(zip(columns.links, adjusted, strict=True))
 
 
 def _leave_one_out(rows: Rows, columns: Columns) -> tuple[float, float]:
-    return leave_one_cell_out(numbers(rows, columns.d_theta), numbers(rows, columns.d_x), _cells(rows))
+    return leave_one_cell_out(numbers(rows, columns.d_theta), numbers(rows, columns.d_x), cells_of(rows))
 
 
 def _panels(rows: Rows, columns: Columns, config: CorrelateConfig) -> dict[tuple[str, str, str], Association]:
-    return {
-        (x, y, optimizer): _associate(
-            [row for row in rows if text(row.get("optimizer")) == optimizer], x, y, config
-        )
-        for x, y in figure_pairs(columns)
-        for optimizer in text_values(rows, "optimizer")
-    }
+    panels = {}
+    for optimizer in text_values(rows, "optimizer"):
+        members = [row for row in rows if text(row.get("optimizer")) == optimizer]
+        for a in _associate_all(members, columns, figure_pairs(columns), config):
+            panels[a.x, a.y, optimizer] = a
+    return {(x, y, o): panels[x, y, o] for x, y in figure_pairs(columns) for o in text_values(rows, "optimizer")}
 
 
 def _matrix(names: Sequence[str], pairs: Sequence[Association]) -> tuple[tuple[float, ...], ...]:
@@ -173,10 +113,6 @@ def _matrix(names: Sequence[str], pairs: Sequence[Association]) -> tuple[tuple[f
         return association.within_rho if i < j else association.total_rho
 
     return tuple(tuple(entry(i, j) for j in range(len(names))) for i in range(len(names)))
-
-
-def _is_simpson(a: Association) -> bool:
-    return interval_sign(a.total_low, a.total_high) * interval_sign(a.within_low, a.within_high) == -1
 
 
 def _fgsm_gap(rows: Rows, columns: Columns) -> FgsmGap:

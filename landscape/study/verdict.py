@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from landscape.study.associations import Correlations, interval_sign
+from landscape.statistics.association import Association, interval_sign
+from landscape.statistics.power import detectable_correlation
+from landscape.study.associations import Correlations
 from landscape.study.columns import NOT_REACHED
-from landscape.study.statistics import Association, detectable_correlation
+from landscape.study.details import number, p_value, rho, say_adjusted, say_levels, say_repeats, say_settings
 
 
 def outcome(association: Association, alpha: float) -> str:
@@ -32,7 +34,11 @@ def verdict(c: Correlations) -> str:
         _say_rows,
         _say_primary,
         _say_optimizers,
+        say_levels,
+        say_adjusted,
+        say_repeats,
         _say_total,
+        say_settings,
         _say_attacks,
         _say_gap,
         _say_masking,
@@ -72,10 +78,10 @@ def _say_primary(c: Correlations) -> str:
     kind = outcome(a, c.config.alpha)
     said = _PRIMARY[kind].format(
         level=f"c = {c.config.level}",
-        numbers=f"within-cell {_rho(a.within_rho, a.within_low, a.within_high)}, permutation {_p(a.p_within)}",
+        numbers=f"within-cell {rho(a.within_rho, a.within_low, a.within_high)}, permutation {p_value(a.p_within)}",
         sizes=f"{a.n} runs in {a.num_cells} cells" + (f", {a.dropped} without a distance" if a.dropped else ""),
         range=f"Leaving out any one cell, ρ stays between {c.leave_one_out[0]:.2f} and {c.leave_one_out[1]:.2f}.",
-        power=f"with {a.degrees_of_freedom} degrees of freedom this design finds |ρ| ≥ {_number(detectable)} "
+        power=f"with {a.degrees_of_freedom} degrees of freedom this design finds |ρ| ≥ {number(detectable)} "
         "with about 80 % power",
         reason=a.note or "no p-value",
     )
@@ -90,7 +96,7 @@ def _say_optimizers(c: Correlations) -> str:
     }
     if len(panels) < 2:
         return ""
-    each = (f"{name} {_rho(a.within_rho, a.within_low, a.within_high)}" for name, a in panels.items())
+    each = (f"{name} {rho(a.within_rho, a.within_low, a.within_high)}" for name, a in panels.items())
     return f"By optimizer, within cells: {'; '.join(each)}."
 
 
@@ -99,7 +105,7 @@ def _say_total(c: Correlations) -> str:
     if math.isnan(a.total_rho):
         return ""
     said = (
-        f"Over all runs, settings ignored, {_rho(a.total_rho, a.total_low, a.total_high)}; this total "
+        f"Over all runs, settings ignored, {rho(a.total_rho, a.total_low, a.total_high)}; this total "
         "association is confounded by the settings, which can move both distances at once: description only."
     )
     if c.simpson:
@@ -115,7 +121,8 @@ def _say_attacks(c: Correlations) -> str:
     if not tested:
         return "The within-cell association of w_θ and accuracy under attack cannot be tested."
     numbers_ = "; ".join(
-        f"{name} {_rho(a.within_rho, a.within_low, a.within_high)}, {_p(a.p_within)}" for name, a in tested.items()
+        f"{name} {rho(a.within_rho, a.within_low, a.within_high)}, {p_value(a.p_within)}"
+        for name, a in tested.items()
     )
     untested = "".join(
         f" {name[0].upper()}{name[1:]} it cannot be tested: {a.note or 'no p-value'}."
@@ -172,18 +179,5 @@ def _say_ratio(c: Correlations) -> str:
     return (
         "Widths w = d / (c - φ*) are not the primary measure: w_θ and w_X have divisors of the same "
         f"kind, which alone can correlate them (within-cell ρ of w_θ and w_X = {a.within_rho:.2f}, "
-        f"of d_θ and d_X = {_number(c.primary.within_rho)})."
+        f"of d_θ and d_X = {number(c.primary.within_rho)})."
     )
-
-
-def _number(value: float) -> str:
-    return "n/a" if math.isnan(value) else f"{value:.2f}"
-
-
-def _rho(rho: float, low: float, high: float) -> str:
-    interval = "no interval" if math.isnan(low) else f"95 % interval {low:.2f} to {high:.2f}"
-    return f"ρ = {_number(rho)} ({interval})"
-
-
-def _p(p: float) -> str:
-    return f"p = {p:.2g}" if p >= 0.001 else f"p = {p:.1g}"
