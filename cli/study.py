@@ -18,8 +18,34 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+
+def _one_selection(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> str:
+    """The one selection that was given, if there is such a selection."""
+    from landscape.errors import ConfigurationError
+    from landscape.snapshots import check_selection
+
+    if len(values) > 1:
+        raise click.BadParameter("pass --select or --at, and only once.", context, option)
+    try:
+        return check_selection(values[0])
+    except ConfigurationError as error:
+        raise click.BadParameter(str(error), context, option) from error
+
+
 _OPTIONS = (
-    options.at,
+    click.option(
+        "--select",
+        "--at",
+        "select",
+        multiple=True,
+        default=("last",),
+        show_default="last",
+        callback=_one_selection,
+        metavar="SELECTION",
+        help="Snapshots of each run: every:8 (each eighth stored one and the last), epochs:1,2,5, equal-loss:0.01 "
+        "(the end of the epoch with the nearest training loss, within a factor 2), or one position: last, first, "
+        "best, epoch=5, samples=102400, index=12.",
+    ),
     options.levels,
     click.option(
         "--eps", type=options.Positive(), multiple=True, default=(0.1, 0.3), help="Attack radius; repeatable."
@@ -66,7 +92,7 @@ def collect_rows(runs: Sequence[str], settings: dict[str, Any]) -> list[Row]:
     config, device = config_of(settings), str(resolve_device(settings["device"]))
     find_or_fail(runs)
     with Ledger(settings["ledger"] or default_ledger(runs[0])) as ledger:
-        plan = make_plan(runs, settings["at"], config, ledger, device)
+        plan = make_plan(runs, settings["select"], config, ledger, device)
         workers = min(settings["workers"] or default_workers(), max(len(plan.tasks), 1))
         rows = [*plan.known, *plan.unreadable]
         note(f"{len(plan.known)} runs known, {len(plan.tasks)} to measure ({ledger.path})")

@@ -10,7 +10,7 @@ from typing import Any
 
 from landscape.engine import MakeExecutor, Outcome, run_tasks
 from landscape.errors import CorruptSnapshotError, LandscapeError, SnapshotError
-from landscape.snapshots import Run, find_runs, load_snapshot, open_run, select_index
+from landscape.snapshots import Run, check_selection, find_runs, load_snapshot, open_run, positions, select_index
 from landscape.study.columns import FAILED, OK, PLAIN, Row
 from landscape.study.ledger import Ledger, content_key
 from landscape.study.measure import VERSION, MeasureConfig, Measured, measure_samples
@@ -43,22 +43,23 @@ class Plan:
 
 
 def make_plan(
-    paths: Sequence[str | Path], at: str, config: MeasureConfig, ledger: Ledger, device: str = "auto"
+    paths: Sequence[str | Path], select: str, config: MeasureConfig, ledger: Ledger, device: str = "auto"
 ) -> Plan:
-    """Find the runs, and look each of them up; a run that cannot be read becomes a failed row.
+    """Find the snapshots that ``select`` names (see `positions`) in each run, and look each of them up.
+
+    What cannot be read becomes a failed row: a run, or a position that it lacks.
 
     Raises:
         MissingSnapshotError: If there is no run at all.
+        ConfigurationError: If there is no such selection.
     """
-    unreadable, tasks = [], []
-    for path in find_runs(paths):
-        try:
-            tasks.append(_task(open_run(path), at, config, device))
-        except SnapshotError as error:
-            unreadable.append(_failed({"run": path.name, "path": str(path), "at": at}, error))
-    found = ledger.find(task.key for task in tasks)
-    known = tuple(task.identity | found[task.key] for task in tasks if task.key in found)
-    return Plan(known, tuple(unreadable), tuple(task for task in tasks if task.key not in found))
+    check_selection(select)
+    found = [entry for path in find_runs(paths) for entry in _tasks_of(path, select, config, device)]
+    tasks = [entry for entry in found if isinstance(entry, Task)]
+    unreadable = [entry for entry in found if not isinstance(entry, Task)]
+    rows = ledger.find(task.key for task in tasks)
+    known = tuple(task.identity | rows[task.key] for task in tasks if task.key in rows)
+    return Plan(known, tuple(unreadable), tuple(task for task in tasks if task.key not in rows))
 
 
 def execute(plan: Plan, ledger: Ledger, make_executor: MakeExecutor, *, workers: int) -> Iterator[Row]:
@@ -99,10 +100,25 @@ def _check_settings(run: Run) -> None:
         raise CorruptSnapshotError(f"{run.path}: its settings {', '.join(wrong)} are missing or of a wrong kind.")
 
 
+def _tasks_of(path: Path, select: str, config: MeasureConfig, device: str) -> Iterator[Task | Row]:
+    """A task for each selected snapshot of a run, or the failed row that stands for it."""
+    identity: Row = {"run": path.name, "path": str(path)}
+    try:
+        run = open_run(path)
+        _check_settings(run)
+    except SnapshotError as error:
+        yield _failed(identity | {"at": select}, error)
+        return
+    for at in positions(select, len(run)):
+        try:
+            yield _task(run, at, config, device)
+        except SnapshotError as error:
+            yield _failed(identity | {"at": at}, error)
+
+
 def _task(run: Run, at: str, config: MeasureConfig, device: str) -> Task:
     index = select_index(run, at)
     settings = run.description.config
-    _check_settings(run)
     identity: Row = {
         "run": run.path.name,
         "run_id": run.run_id,
