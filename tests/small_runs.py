@@ -17,7 +17,7 @@ from torch import nn
 
 from landscape.problem import datasets
 from landscape.problem.models import model_with
-from landscape.snapshots import Snapshot, load_snapshot
+from landscape.snapshots import Run, Snapshot, load_snapshot, snapshot_of
 from landscape.study import survey
 from landscape.training.config import TrainingConfig
 from landscape.training.loop import train
@@ -45,12 +45,12 @@ def register_and_die(name: str) -> None:
     register()
     torch.set_num_threads(1)
 
-    def load(path: str | Path, at: str = "last") -> Snapshot:
-        if Path(path).name == name:
+    def load(run: Run, index: int) -> Snapshot:
+        if run.path.name == name:
             os.kill(os.getpid(), signal.SIGKILL)
-        return load_snapshot(path, at)
+        return snapshot_of(run, index)
 
-    pytest.MonkeyPatch().setattr(survey, "load_snapshot", load)
+    pytest.MonkeyPatch().setattr(survey, "snapshot_of", load)
 
 
 def small_config(**changes: Any) -> TrainingConfig:
