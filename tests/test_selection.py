@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from small_runs import small_config
+from small_runs import TINY, small_config
 
 from landscape.errors import ConfigurationError, MissingSnapshotError
 from landscape.snapshots import (
@@ -28,15 +28,12 @@ from landscape.snapshots import (
 from landscape.study.columns import FAILED, OK
 from landscape.study.correlate import exclusion_reasons
 from landscape.study.ledger import Ledger
-from landscape.study.measure import MeasureConfig
 from landscape.study.survey import execute, make_plan
 from landscape.training.loop import train
 
 LAYOUT = layout_of(torch.nn.Linear(2, 1).named_parameters())
 LOSSES = (0.5, 0.1, 0.025, float("nan"), 0.03)
-CONFIG = MeasureConfig(
-    levels=(1.7,), theta_samples=20, x_samples=2, attack_samples=40, ladder_samples=10, eigen_tol=0.1, tol=0.1
-)
+CONFIG = TINY
 
 
 def stored(path: Path, losses: tuple[float, ...] = LOSSES) -> Run:

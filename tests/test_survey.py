@@ -13,7 +13,7 @@ from typing import Any
 
 import h5py
 import pytest
-from small_runs import SMALL, run_driver, small_config, small_mnist
+from small_runs import SMALL, TINY, run_driver, small_config, small_mnist
 
 from landscape.errors import ConfigurationError, MissingSnapshotError
 from landscape.problem.datasets import DATASETS
@@ -24,9 +24,7 @@ from landscape.study.measure import MeasureConfig, measure
 from landscape.study.survey import Plan, execute, make_plan
 from landscape.training.loop import train
 
-CONFIG = MeasureConfig(
-    levels=(1.7,), theta_samples=20, x_samples=2, attack_samples=40, ladder_samples=10, eigen_tol=0.1, tol=0.1
-)
+CONFIG = TINY
 NAMES = ("a", "b", "c")
 IDENTITY = {column.name for column in itertools.takewhile(lambda column: column.name != "train_loss", COLUMNS)}
 
