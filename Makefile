@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ENVIRONMENT := $(VENV)/.complete
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint format types imports bench-theta bench-x bench-large bench-hessian bench-training bench-attacks bench-statistics bench-report bench-study clean
+.PHONY: help demo test test-slow lint format types imports bench-theta bench-x bench-large bench-hessian bench-training bench-attacks bench-statistics bench-report bench-study bench-study-scale clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST)
@@ -73,6 +73,9 @@ bench-report: $(ENVIRONMENT)  ## Size and opening time of a report on 10,000 run
 bench-study: $(ENVIRONMENT)  ## Cost of a row against other tools, and the speed-up of two workers (half an hour)
 	$(BIN)/python benchmarks/study.py
 	$(BIN)/python benchmarks/study.py --rounds 0 --scaling 40
+
+bench-study-scale: $(ENVIRONMENT)  ## Memory and time of a study of 10,000 snapshots on two workers (an hour)
+	$(BIN)/python benchmarks/study_scale.py --snapshots 10000
 
 clean:  ## Remove the environment and all caches
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -13,7 +13,7 @@ import click
 
 from .output import counter, file_name, note, print_json, print_table
 from .problem import identity, load
-from .study import default_ledger
+from .study import default_ledger, open_ledger
 
 if TYPE_CHECKING:
     from landscape.robustness.audit import MaskingAudit
@@ -59,8 +59,6 @@ class Request:
 def attack(request: Request) -> None:
     """Measure what is asked for, print it, and draw it."""
     snapshot, problem = load(request.run, request.at, request.device, request.threads, request.dataset)
-    from landscape.study.ledger import Ledger
-
     config = _config(request)
     config.rungs()  # refuses unknown names before anything is written
     others = {name: _other(request, name) for name in (request.sibling, request.against) if name is not None}
@@ -68,7 +66,7 @@ def attack(request: Request) -> None:
         _check_same_data(request.run, problem, name, other)
     results: dict[str, Any] = {"snapshot": identity(snapshot)}
     files: list[str] = []
-    with Ledger(request.ledger or default_ledger(request.run)) as ledger:
+    with open_ledger(request.ledger or default_ledger(request.run)) as ledger:
         results["ledger"] = str(ledger.path)
         ladder = _measure(snapshot, problem, config, ledger, "attacking")
         shown = _at(ladder, request.eps)

@@ -24,7 +24,8 @@ SIZE = click.IntRange(1, 2**31 - 1)
 AT_HELP = (
     "Position in the run: last, first, epoch=5, samples=102400, index=12, or best: the end of the epoch with the "
     "best accuracy under FGSM among those within 0.005 of the best clean accuracy; best=exact judges by exact "
-    "gradients, best=published,0.02 has another tolerance."
+    "gradients, best=published,0.02 has another tolerance; or equal-loss=0.01: the end of the epoch "
+    "whose training loss is nearest, within a factor 2."
 )
 
 seed = click.option(

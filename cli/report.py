@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from landscape.study.columns import Row
 
 # Where results lie and who works has no influence on them.
-_NOT_SHOWN = ("ledger", "workers", "test_level", "test_eps", "permutations", "bootstrap")
+_NOT_SHOWN = ("ledger", "workers", "engine", "scheduler", "test_level", "test_eps", "permutations", "bootstrap")
 
 
 @click.command(name="report")

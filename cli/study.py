@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,17 +13,45 @@ import click
 
 from landscape.study.columns import METRICS, NORMS
 
-from . import options
+from . import engines, options
 from .output import note, progress
 
 if TYPE_CHECKING:
     from landscape.study.columns import Row
+    from landscape.study.ledger import Ledger
     from landscape.study.measure_config import MeasureConfig
+    from landscape.study.survey import Plan
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+
+def _one_selection(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> str:
+    """The one selection that was given, if there is such a selection."""
+    from landscape.errors import ConfigurationError
+    from landscape.snapshots import check_selection
+
+    if len(values) > 1:
+        raise click.BadParameter("pass --select or --at, and only once.", context, option)
+    try:
+        return check_selection(values[0])
+    except ConfigurationError as error:
+        raise click.BadParameter(str(error), context, option) from error
+
+
 _OPTIONS = (
-    options.at,
+    click.option(
+        "--select",
+        "--at",
+        "select",
+        multiple=True,
+        default=("last",),
+        show_default="last",
+        callback=_one_selection,
+        metavar="SELECTION",
+        help="Snapshots of each run: every:8 (each eighth stored one and the last), epochs:1,2,5, equal-loss:0.01 "
+        "(the end of the epoch with the nearest training loss, within a factor 2), or one position: last, first, "
+        "best, epoch=5, samples=102400, index=12.",
+    ),
     options.levels,
     click.option(
         "--eps", type=options.Positive(), multiple=True, default=(0.1, 0.3), help="Attack radius; repeatable."
@@ -53,6 +83,7 @@ _OPTIONS = (
     options.seed,
     options.device,
     options.workers,
+    *engines.OPTIONS,
     click.option(
         "--ledger",
         type=click.Path(path_type=Path, dir_okay=False),
@@ -81,26 +112,71 @@ def config_of(settings: dict[str, Any]) -> MeasureConfig:
 
 def collect_rows(runs: Sequence[str], settings: dict[str, Any]) -> list[Row]:
     """The rows of all runs, in the order of their paths: from the ledger, or measured now."""
-    from landscape.engine import default_workers, local_executor
     from landscape.problem.device import resolve_device
-    from landscape.study.ledger import Ledger
     from landscape.study.survey import execute, make_plan
 
     config, device = config_of(settings), str(resolve_device(settings["device"]))
+    engines.check(settings)
     find_or_fail(runs)
-    with Ledger(settings["ledger"] or default_ledger(runs[0])) as ledger:
-        plan = make_plan(runs, settings["at"], config, ledger, device)
-        workers = min(settings["workers"] or default_workers(), max(len(plan.tasks), 1))
+    with open_ledger(settings["ledger"] or default_ledger(runs[0])) as ledger:
+        plan = make_plan(runs, settings["select"], config, ledger, device)
         rows = [*plan.known, *plan.unreadable]
-        note(f"{len(plan.known)} runs known, {len(plan.tasks)} to measure ({ledger.path})")
+        note(f"{len(plan.known)} snapshots known, {len(plan.tasks)} to measure ({ledger.path})")
         if plan.tasks:
-            measured = execute(plan, ledger, local_executor(workers, threads=1), workers=workers)
-            with progress(measured, "measuring", len(plan.tasks)) as bar:
-                rows.extend(bar)
+            with engines.opened(settings, len(plan.tasks)) as engine:
+                note(engines.forecast_text(plan, engine.workers))
+                measured = execute(
+                    plan, ledger, engine.make_executor, workers=engine.workers, window=engine.window
+                )
+                with progress(measured, "measuring", len(plan.tasks)) as bar:
+                    rows.extend(bar)
+            _note_conflicts(ledger)
     for row in rows:
         if row["status"] == "failed":
             note(f"failed: {row['path']}: {row['error']}")
-    return sorted(rows, key=lambda row: str(row["path"]))
+    return sorted(rows, key=position_in_study)
+
+
+@contextmanager
+def look_up(runs: Sequence[str], settings: dict[str, Any]) -> Iterator[tuple[Plan, Ledger]]:
+    """What is known and missing of all runs, and the ledger that says so; nothing is created or changed."""
+    from landscape.problem.device import resolve_device
+    from landscape.study.ledger import Ledger
+    from landscape.study.survey import make_plan
+
+    engines.check(settings)
+    find_or_fail(runs)
+    with Ledger(settings["ledger"] or default_ledger(runs[0]), read_only=True) as ledger:
+        device = str(resolve_device(settings["device"]))
+        yield make_plan(runs, settings["select"], config_of(settings), ledger, device), ledger
+
+
+def position_in_study(row: Row) -> tuple[str, float, str]:
+    """Rows are listed by path, then in the order of training; what could not be read comes last."""
+    step = row.get("step")
+    return str(row["path"]), float(step) if isinstance(step, int) else math.inf, str(row["at"])
+
+
+def open_ledger(path: Path) -> Ledger:
+    """A ledger to write to; what became of one that was damaged is said."""
+    from landscape.study.ledger import Ledger
+
+    ledger = Ledger(path)
+    if ledger.recovery is not None:
+        note(str(ledger.recovery))
+    return ledger
+
+
+def _note_conflicts(ledger: Ledger) -> None:
+    """Say which rows were measured twice with different results; they should not depend on who measures them."""
+    for conflict in ledger.conflicts:
+        names = conflict.columns
+        values = ", ".join(f"{n} {conflict.stored.get(n)} and {conflict.measured.get(n)}" for n in names[:3])
+        more = f" and {len(names) - 3} more columns" if len(names) > 3 else ""
+        note(
+            f"LedgerConflict: {conflict.key[:12]} is in the ledger with other values ({values}{more}); that row "
+            "stays. Two processes measured it, and should have agreed: compare their provenance in the ledger."
+        )
 
 
 def find_or_fail(runs: Sequence[str]) -> None:

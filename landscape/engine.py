@@ -22,11 +22,14 @@ from functools import partial
 from multiprocessing import resource_tracker
 from typing import Any, Generic, TypeVar
 
-from landscape.errors import ConfigurationError
+from landscape.errors import ConfigurationError, EngineError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 MakeExecutor = Callable[[], Executor]
+
+# Seconds without any result after which the caller hears of it.
+_IDLE = 1.0
 
 
 @dataclass(frozen=True)
@@ -44,18 +47,24 @@ def run_tasks(
     tasks: Iterable[Task],
     *,
     window: int,
+    split: Callable[[Task], Iterable[Task]] = lambda task: (task,),
+    idle: Callable[[], None] = lambda: None,
 ) -> Iterator[Outcome[Task, Result]]:
     """Yield an outcome for each task, in the order in which they end.
 
     At most ``window`` tasks are in flight. When a worker process dies, the executor is made anew and the
-    tasks that were in flight run one at a time, so that only the one that kills its worker fails.
+    tasks that were in flight run one at a time, so that only the one that kills its worker fails. ``split``
+    divides such a task into the parts that are tried alone; ``idle`` is called in each second in which none ends.
+
+    Raises:
+        EngineError: If the workers cannot be reached any more.
     """
     if window < 1:
         raise ConfigurationError(f"window = {window} tasks in flight cannot be; pass 1 or more.")
     waiting, suspects = deque(tasks), deque[Task]()
     while waiting or suspects:
         with make_executor() as executor:
-            yield from _run_until_broken(executor, function, waiting, suspects, window)
+            yield from _run_until_broken(executor, function, waiting, suspects, window, split, idle)
 
 
 def _run_until_broken(
@@ -64,6 +73,8 @@ def _run_until_broken(
     waiting: deque[Task],
     suspects: deque[Task],
     window: int,
+    split: Callable[[Task], Iterable[Task]],
+    idle: Callable[[], None],
 ) -> Iterator[Outcome[Task, Result]]:
     pending: dict[Future[Result], Task] = {}
     alone, broken = bool(suspects), False
@@ -74,17 +85,25 @@ def _run_until_broken(
             while source and not broken and len(pending) < limit:
                 task = source.popleft()
                 pending[_submit(executor, function, task)] = task
-            for future in wait(pending, return_when=FIRST_COMPLETED).done:
+            for future in _first_ended(pending, idle):
                 task, error = pending.pop(future), future.exception()
+                if isinstance(error, EngineError):
+                    raise error
                 if isinstance(error, BrokenExecutor):
                     broken = True
                     if not alone:
-                        suspects.append(task)
+                        suspects.extend(split(task))
                         continue
                 yield Outcome(task, None if error else future.result(), error)
     except BaseException:  # interrupted, perhaps within `submit`; or the caller lost interest
         executor.shutdown(wait=False, cancel_futures=True)
         raise
+
+
+def _first_ended(pending: Iterable[Future[Result]], idle: Callable[[], None]) -> set[Future[Result]]:
+    while not (ended := wait(pending, timeout=_IDLE, return_when=FIRST_COMPLETED).done):
+        idle()
+    return ended
 
 
 def _submit(executor: Executor, function: Callable[[Task], Result], task: Task) -> Future[Result]:

@@ -55,3 +55,7 @@ class ObjectiveError(LandscapeError, ValueError):
 
 class LedgerError(LandscapeError):
     """The ledger of measurements cannot be used."""
+
+
+class EngineError(LandscapeError):
+    """Worker processes cannot be reached, or do not run the same program."""

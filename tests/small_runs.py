@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -15,10 +16,12 @@ import pytest
 import torch
 from torch import nn
 
+from landscape import engine
 from landscape.problem import datasets
 from landscape.problem.models import model_with
-from landscape.snapshots import Snapshot, load_snapshot
+from landscape.snapshots import Run, Snapshot, load_snapshot, snapshot_of
 from landscape.study import survey
+from landscape.study.measure_config import MeasureConfig
 from landscape.training.config import TrainingConfig
 from landscape.training.loop import train
 
@@ -40,17 +43,34 @@ def register() -> None:
     datasets.DATASETS[SMALL] = small_mnist
 
 
+def register_worker() -> None:
+    """Initialise a worker of the local engine that knows the small dataset."""
+    engine._initialise_worker(1)
+    register()
+
+
+def small_workers(count: int) -> engine.MakeExecutor:
+    """The local engine, with workers that know the small dataset."""
+    context = multiprocessing.get_context("spawn")
+    return functools.partial(engine._LocalExecutor, count, mp_context=context, initializer=register_worker)
+
+
 def register_and_die(name: str) -> None:
     """Initialise a worker that kills itself when it shall load the run of this name."""
     register()
     torch.set_num_threads(1)
 
-    def load(path: str | Path, at: str = "last") -> Snapshot:
-        if Path(path).name == name:
+    def load(run: Run, index: int) -> Snapshot:
+        if run.path.name == name:
             os.kill(os.getpid(), signal.SIGKILL)
-        return load_snapshot(path, at)
+        return snapshot_of(run, index)
 
-    pytest.MonkeyPatch().setattr(survey, "load_snapshot", load)
+    pytest.MonkeyPatch().setattr(survey, "snapshot_of", load)
+
+
+TINY = MeasureConfig(
+    levels=(1.7,), theta_samples=20, x_samples=2, attack_samples=40, ladder_samples=10, eigen_tol=0.1, tol=0.1
+)
 
 
 def small_config(**changes: Any) -> TrainingConfig:

@@ -21,7 +21,7 @@ from small_runs import HERE
 
 from landscape.errors import LedgerError
 from landscape.study.columns import FAILED, OK, Row
-from landscape.study.ledger import SCHEMA, Ledger, canonical, content_key
+from landscape.study.ledger import SCHEMA, Ledger, canonical, content_key, kind_of
 
 SUBJECT: dict[str, Any] = {
     "measurement": "row",
@@ -90,6 +90,8 @@ def test_a_ledger_without_arrays_is_taken_over(tmp_path: Path) -> None:
         ledger.write("a", SUBJECT, ROW, 1.5)
     with closing(sqlite3.connect(path)) as database, database:
         database.execute("DROP TABLE arrays")
+        for name in ("npz_sha256", "digest"):
+            database.execute(f"ALTER TABLE measurements DROP COLUMN {name}")
         database.execute("PRAGMA user_version=1")
     with Ledger(path) as ledger:
         assert same(ledger.find(["a"])["a"], ROW) and ledger.arrays("a") == {}
@@ -97,11 +99,62 @@ def test_a_ledger_without_arrays_is_taken_over(tmp_path: Path) -> None:
         assert len(ledger.arrays("b")) == 1
 
 
-def test_a_later_row_replaces(tmp_path: Path) -> None:
+def test_a_row_that_is_measured_again_with_other_values(tmp_path: Path) -> None:
+    """The first stays, and the difference is told; an equal row, or a failure, is none."""
     with Ledger(tmp_path / "rows") as ledger:
         ledger.write("a", SUBJECT, ROW, 1.0)
-        ledger.write("a", SUBJECT, ROW | {"epoch": 4}, 1.0)
-        assert ledger.find(["a"])["a"]["epoch"] == 4
+        ledger.write("a", SUBJECT, ROW, 2.0)
+        ledger.commit()
+        ledger.write("a", SUBJECT, {"status": FAILED, "error": "no memory"}, 1.0)
+        assert same(ledger.find(["a"])["a"], ROW) and ledger.conflicts == []
+        ledger.write("a", SUBJECT, ROW | {"epoch": 4, "new": 1}, 1.0)
+        assert same(ledger.find(["a"])["a"], ROW)
+        (conflict,) = ledger.conflicts
+        assert conflict.key == "a" and conflict.columns == ["epoch", "new"]
+        assert (conflict.stored["epoch"], conflict.measured["epoch"]) == (3, 4)
+
+
+def test_rows_are_committed_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first at once, then 50 together, or after a second."""
+    clock = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: clock)
+    with Ledger(tmp_path / "rows") as ledger, closing(sqlite3.connect(tmp_path / "rows")) as other:
+
+        def on_disk() -> int:
+            return int(other.execute("SELECT count(*) FROM measurements").fetchone()[0])
+
+        seen = []
+        for number in range(103):
+            ledger.write(str(number), SUBJECT, ROW, 0.0)
+            seen.append(on_disk())
+        assert seen == [1] * 50 + [51] * 50 + [101] * 3
+        clock += 1.0
+        ledger.write("later", SUBJECT, ROW, 0.0)
+        assert on_disk() == 104
+        ledger.write("last", SUBJECT, ROW, 0.0)
+        assert on_disk() == 104 and list(ledger.find(["last"])) == ["last"]
+        assert on_disk() == 105
+
+
+def test_closing_commits(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), Ledger(tmp_path / "rows") as ledger:
+        for name in "abc":
+            ledger.write(name, SUBJECT, ROW, 0.0)
+        raise KeyboardInterrupt
+    with Ledger(tmp_path / "rows") as ledger:
+        assert list(ledger.find("abc")) == ["a", "b", "c"]
+
+
+def test_seconds_of_the_same_kind(tmp_path: Path) -> None:
+    """Weights and data do not matter, settings do; failures do not count."""
+    with Ledger(tmp_path / "rows") as ledger:
+        assert ledger.seconds() == {}
+        for number, seconds in enumerate((1.0, 9.0, 2.0)):
+            ledger.write(str(number), changed(("theta_sha256",), str(number)), ROW, seconds)
+        ledger.write("other", changed(("config", "seed"), 1), ROW, 100.0)
+        ledger.write("failed", changed(("theta_sha256",), "x"), {"status": FAILED}, 100.0)
+        kinds = [kind_of(canonical(subject)) for subject in (SUBJECT, changed(("config", "seed"), 1))]
+        assert ledger.seconds() == dict(zip(kinds, (2.0, 100.0), strict=True))
 
 
 def test_failures_are_kept_but_not_found(tmp_path: Path) -> None:
@@ -188,6 +241,7 @@ def newer(path: Path) -> None:
 
 UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
     "text": (lambda path: path.write_text("status,run\n" * 200), "move it away, or name another"),
+    "image": (lambda path: path.write_bytes(bytes(range(256)) * 50), "move it away, or name another"),
     "directory": (lambda path: path.mkdir(), "name another"),
     "newer": (newer, "update landscape-torch"),
 }
@@ -197,7 +251,7 @@ UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
 def test_files_that_are_refused(tmp_path: Path, kind: str) -> None:
     """The message says what to do, the file stays, and no connection is left open."""
     make, advice = UNUSABLE[kind]
-    path = tmp_path / "rows.sqlite"
+    path = tmp_path / "rows"
     make(path)
     before = path.read_bytes() if path.is_file() else None
     with pytest.raises(LedgerError, match=advice) as caught:
@@ -214,18 +268,6 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
         Ledger(tmp_path / "file" / "rows.sqlite")
 
 
-def test_damage_is_reported_as_such(tmp_path: Path) -> None:
-    path = tmp_path / "rows.sqlite"
-    with Ledger(path) as ledger:
-        for number in range(50):
-            ledger.write(f"{number:064d}", SUBJECT, ROW, 0.0)
-    content = bytearray(path.read_bytes())
-    content[4096:] = b"\xa5" * (len(content) - 4096)
-    path.write_bytes(content)
-    with pytest.raises(LedgerError, match="move it away"), Ledger(path) as ledger:
-        ledger.find(f"{number:064d}" for number in range(50))
-
-
 @pytest.mark.parametrize("text", ["{", "[1]", "3"])
 def test_a_row_that_is_none(tmp_path: Path, text: str) -> None:
     with Ledger(tmp_path / "rows") as ledger:
@@ -239,8 +281,9 @@ def test_a_row_that_cannot_be_written(tmp_path: Path) -> None:
     with Ledger(tmp_path / "rows") as ledger:
         ledger.write("a", SUBJECT, ROW, 0.0)
         ledger._database.execute("PRAGMA query_only=1")
-        with pytest.raises(LedgerError, match="what was measured before is safe"):
-            ledger.write("b", SUBJECT, ROW, 0.0)
+        ledger.write("b", SUBJECT, ROW, 0.0)
+        with pytest.raises(LedgerError, match="what was committed before is safe"):
+            ledger.commit()
         assert list(ledger.find("ab")) == ["a"]
 
 
@@ -253,12 +296,13 @@ from landscape.study.ledger import Ledger
 with Ledger(sys.argv[1]) as ledger:
     for number in itertools.count():
         ledger.write(f"{sys.argv[2]}-{number}", {"number": number}, {"status": "ok", "number": number}, 0.0)
+        ledger.commit()
         print(number, flush=True)
 """
 
 
 def test_killed_while_writing(tmp_path: Path) -> None:
-    """Whatever `write` returned for is there after SIGKILL, with two processes writing to one file."""
+    """Whatever `commit` returned for is there after SIGKILL, with two processes writing to one file."""
     path = tmp_path / "rows"
     command = [sys.executable, "-c", WRITER, str(path)]
     writers = [subprocess.Popen([*command, name], stdout=subprocess.PIPE, cwd=HERE) for name in "ab"]
@@ -282,6 +326,7 @@ def test_a_reader_beside_a_writer(tmp_path: Path) -> None:
     with Ledger(tmp_path / "rows") as writer, Ledger(tmp_path / "rows") as reader:
         for number in range(5):
             writer.write(str(number), SUBJECT, ROW, 0.0)
+            writer.commit()
             assert len(reader.find(map(str, range(5)))) == number + 1
 
 

@@ -61,7 +61,7 @@ def test_report_lists_failures_and_gives_its_tables_as_json_and_rows_as_csv(
     assert "training samples in the loss over θ</dt><dd>50</dd>" in text
     assert "draws of the permutation test</dt><dd>99</dd>" in text
     again = invoke("report", runs, *FEW, *DRAWS, "--output", page)
-    assert again.stdout == f"{page}\n" and "1 runs known, 0 to measure" in again.stderr
+    assert again.stdout == f"{page}\n" and "1 snapshots known, 0 to measure" in again.stderr
     assert page.read_text(encoding="utf-8") == text  # the same bytes, since the command line is pytest's
 
 

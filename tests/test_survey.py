@@ -13,7 +13,7 @@ from typing import Any
 
 import h5py
 import pytest
-from small_runs import SMALL, run_driver, small_config, small_mnist
+from small_runs import SMALL, TINY, run_driver, small_config, small_mnist
 
 from landscape.errors import ConfigurationError, MissingSnapshotError
 from landscape.problem.datasets import DATASETS
@@ -25,9 +25,7 @@ from landscape.study.measure_config import MeasureConfig
 from landscape.study.survey import Plan, execute, make_plan
 from landscape.training.loop import train
 
-CONFIG = MeasureConfig(
-    levels=(1.7,), theta_samples=20, x_samples=2, attack_samples=40, ladder_samples=10, eigen_tol=0.1, tol=0.1
-)
+CONFIG = TINY
 NAMES = ("a", "b", "c")
 IDENTITY = {column.name for column in itertools.takewhile(lambda column: column.name != "train_loss", COLUMNS)}
 
@@ -207,14 +205,13 @@ def test_a_model_that_is_not_known_here(runs: Path, ledger: Ledger, monkeypatch:
     assert sizes(plan_of(runs, ledger)) == (0, 0, 3)
 
 
-def test_rows_are_stored_before_they_are_yielded(runs: Path, ledger: Ledger) -> None:
-    """Whoever stops in the middle loses nothing that was shown."""
+def test_whoever_stops_loses_nothing_that_was_shown(runs: Path, ledger: Ledger) -> None:
     plan = plan_of(runs, ledger)
     rows = execute(plan, ledger, lambda: ThreadPoolExecutor(1), workers=1)
     first = next(rows)
+    rows.close()  # type: ignore[attr-defined]
     with Ledger(ledger.path) as reader:
         assert len(reader.find(task.key for task in plan.tasks if task.identity["run"] == first["run"])) == 1
-    rows.close()  # type: ignore[attr-defined]
     known, unreadable, tasks = sizes(plan_of(runs, ledger))
     assert known >= 1 and (unreadable, known + tasks) == (0, 3)
 
@@ -225,7 +222,7 @@ class Fragile(ThreadPoolExecutor):
     broken = False
 
     def submit(self, fn: Any, /, *arguments: Any, **options: Any) -> Future[Any]:
-        self.broken = self.broken or arguments[0].identity["run"] == "b"
+        self.broken = self.broken or arguments[0][0].identity["run"] == "b"
         if not self.broken:
             return super().submit(fn, *arguments, **options)
         future: Future[Any] = Future()

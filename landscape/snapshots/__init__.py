@@ -10,6 +10,7 @@ from landscape.snapshots.pack import pack_run
 from landscape.snapshots.reader import Run, open_run
 from landscape.snapshots.segment import Role, Segment
 from landscape.snapshots.select import BestRule, best_epochs, select_index
+from landscape.snapshots.selection import check_selection, positions
 from landscape.snapshots.status import RunStatus, run_status
 from landscape.snapshots.thin import thin_run
 from landscape.snapshots.verify import Verification, verify_run
@@ -30,6 +31,7 @@ __all__ = [
     "Snapshot",
     "Verification",
     "best_epochs",
+    "check_selection",
     "find_runs",
     "flatten",
     "is_run",
@@ -38,6 +40,7 @@ __all__ = [
     "num_parameters",
     "open_run",
     "pack_run",
+    "positions",
     "resolve",
     "run_history",
     "run_status",

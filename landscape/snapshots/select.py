@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -15,7 +17,9 @@ ACCURACY = "clean_accuracy"
 READINGS = ("published", "exact")
 # Accuracies are multiples of 1e-4 or so; without it their rounding would decide at the very edge.
 _ROUNDING = 1e-9
-FORMS = "last, first, best, best=READING, best=READING,TOLERANCE, epoch=N, samples=N or index=N"
+FORMS = "last, first, best, best=READING, best=READING,TOLERANCE, equal-loss=LOSS, epoch=N, samples=N or index=N"
+# How far a stored loss may lie from the one that is asked for.
+LOSS_FACTOR = 2.0
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,27 @@ def _best(run: Run, rule: BestRule = BestRule()) -> int:
     return rows[stored[0]]
 
 
+def _equal_loss(run: Run, wanted: float) -> int:
+    """The end of an epoch whose training loss is nearest to ``wanted`` in log, the first of equal ones."""
+    losses = run.metrics.get("train_loss", np.empty(0))
+    rows = epoch_end_rows(run)
+    pairs = zip(run.metrics.get("epoch", ()), losses, strict=False)
+    stored = [(int(epoch), float(loss)) for epoch, loss in pairs if int(epoch) in rows]
+    apart = {epoch: abs(math.log(loss / wanted)) for epoch, loss in stored if loss > 0 and math.isfinite(loss)}
+    if not apart:
+        raise MissingSnapshotError(
+            f"{run.path} stores no snapshot with a training loss, which 'equal-loss' needs. "
+            "Use 'last' or 'epoch=N'."
+        )
+    epoch = min(apart, key=lambda e: (apart[e], e))
+    if apart[epoch] > math.log(LOSS_FACTOR) + _ROUNDING:
+        raise MissingSnapshotError(
+            f"{run.path} stores no snapshot with a training loss within a factor {LOSS_FACTOR:g} of {wanted:g}; "
+            f"the nearest is {dict(stored)[epoch]:.4g}, after epoch {epoch}."
+        )
+    return rows[epoch]
+
+
 def _epoch(run: Run, wanted: int) -> int:
     rows = epoch_end_rows(run)
     if wanted not in rows:
@@ -124,13 +149,36 @@ _WORDS: dict[str, Callable[[Run], int]] = {"last": lambda run: len(run) - 1, "fi
 _NUMBERS: dict[str, Callable[[Run, int], int]] = {"epoch": _epoch, "samples": _samples, "index": check_index}
 
 
-def select_index(run: Run, at: str) -> int:
-    """Index of the snapshot that ``at`` names; ConfigurationError for other words, MissingSnapshotError."""
+def parse_position(at: str) -> Callable[[Run], int]:
+    """What finds the snapshot of a run that ``at`` names; ConfigurationError for other words."""
     if at in _WORDS:
-        return _WORDS[at](run)
+        return _WORDS[at]
     name, _, number = at.partition("=")
     if name == "best":
-        return _best(run, BestRule.parse(number))
-    if name not in _NUMBERS or not (number.isascii() and number.isdigit()) or len(number) > 18:
+        return partial(_best, rule=BestRule.parse(number))
+    if name == "equal-loss":
+        return partial(_equal_loss, wanted=parse_loss(number))
+    if name not in _NUMBERS or not is_count(number):
         raise ConfigurationError(f"Got the position {at!r}; it must be {FORMS}.")
-    return _NUMBERS[name](run, int(number))
+    return partial(_NUMBERS[name], **{"index" if name == "index" else "wanted": int(number)})
+
+
+def parse_loss(text: str) -> float:
+    """A finite loss above zero; ConfigurationError."""
+    try:
+        loss = float(text)
+    except ValueError:
+        loss = math.nan
+    if not (math.isfinite(loss) and loss > 0):
+        raise ConfigurationError(f"Got the loss {text!r}; it must be a finite number above zero, in nats.")
+    return loss
+
+
+def is_count(text: str) -> bool:
+    """Whether a text is a whole number of at most 18 digits."""
+    return text.isascii() and text.isdigit() and len(text) <= 18
+
+
+def select_index(run: Run, at: str) -> int:
+    """Index of the snapshot that ``at`` names; ConfigurationError for other words, MissingSnapshotError."""
+    return parse_position(at)(run)

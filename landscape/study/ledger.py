@@ -1,135 +1,73 @@
-"""The ledger: measured rows in SQLite, keyed by content, written by one process."""
+"""The ledger: measured rows in SQLite, keyed by content, written by one process, in batches."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import math
 import sqlite3
+import statistics
 import time
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
 from numpy.typing import NDArray
 
 from landscape.errors import LedgerError
 from landscape.provenance import provenance
-from landscape.study.columns import OK, Row
+from landscape.study.columns import FAILED, OK, Row
+from landscape.study.ledger_damage import FIELDS, Recovery
+from landscape.study.ledger_file import INSERT, INSERT_ARRAYS, SCHEMA, open_to_read, open_to_write, unusable
+from landscape.study.record import Record, canonical, content_key, decode, kind_of, make_record, pack, unpack
 
-SCHEMA = 2
-# Marks the file as ours in SQLite's header, so that no other program's database is taken for a ledger.
-_APPLICATION = 0x6C616E64
+__all__ = ["SCHEMA", "Conflict", "Ledger", "canonical", "content_key", "kind_of"]
 
-# Seconds to wait for another process that writes.
-_PATIENCE = 30
-
-_CREATE = """
-CREATE TABLE IF NOT EXISTS measurements (
-    key TEXT PRIMARY KEY,
-    status TEXT NOT NULL,
-    subject TEXT NOT NULL,     -- what the key is the digest of, as JSON
-    measured TEXT NOT NULL,    -- the row, as JSON; NaN as null
-    provenance TEXT NOT NULL,
-    seconds REAL NOT NULL,
-    written_at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP
-) WITHOUT ROWID
-"""
-# Beside the rows, so that reading those does not read these.
-_CREATE_ARRAYS = """
-CREATE TABLE IF NOT EXISTS arrays (
-    key TEXT PRIMARY KEY,
-    npz BLOB NOT NULL          -- what was measured of each sample, by name
-)
-"""
+# A commit waits for the disk: some milliseconds each, a tenth of one a row in batches.
+BATCH_ROWS = 50
+BATCH_SECONDS = 1.0
 
 
-def content_key(subject: dict[str, Any]) -> str:
-    """Digest of everything that a measurement depends on; floats enter with all their bits."""
-    return hashlib.sha256(("landscape-row " + canonical(subject)).encode()).hexdigest()
+@dataclass(frozen=True)
+class Conflict:
+    """A key that was measured again, with other values; the stored row stays."""
 
+    key: str
+    stored: Row
+    measured: Row
 
-def canonical(subject: dict[str, Any]) -> str:
-    """JSON with sorted keys, in which equal contents have equal text."""
-    return json.dumps(_exact(subject), sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def _exact(value: Any) -> Any:
-    if isinstance(value, float):
-        return value.hex()
-    if isinstance(value, dict):
-        return {key: _exact(v) for key, v in value.items()}
-    return [_exact(v) for v in value] if isinstance(value, list | tuple) else value
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns that differ."""
+        names = dict.fromkeys([*self.stored, *self.measured])
+        return [name for name in names if repr(self.stored.get(name)) != repr(self.measured.get(name))]
 
 
 class Ledger:
     """Rows by key. Only the process that opened it writes; readers may come and go.
 
+    A damaged file is set aside and what can be trusted is taken over: ``recovery`` tells of it. With
+    ``read_only`` nothing is created or changed, and an absent file is an empty ledger.
+
     Raises:
-        LedgerError: If the file cannot be opened, is damaged, or was written by a newer version.
+        LedgerError: If the file cannot be opened, is another program's, or was written by a newer version; if
+            it is damaged and must not be changed.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, *, read_only: bool = False) -> None:
         self.path = Path(path)
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(self.path, timeout=_PATIENCE)
-        except (sqlite3.Error, OSError) as error:
-            raise self._unusable(error) from error
-        try:
-            self._prepare()
-        except sqlite3.Error as error:
-            self.close()
-            raise self._unusable(error) from error
-        except LedgerError:
-            self.close()
-            raise
-
-    def _unusable(self, error: Exception) -> LedgerError:
-        return LedgerError(
-            f"the ledger {self.path} cannot be used ({error}). It holds nothing that cannot be "
-            f"measured again: move it away, or name another with --ledger."
-        )
-
-    def _prepare(self) -> None:
-        (version,) = self._database.execute("PRAGMA user_version").fetchone()
-        # In this order: whoever sees a table that another process has just made also sees whose it is.
-        (tables,) = self._database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        (application,) = self._database.execute("PRAGMA application_id").fetchone()
-        if tables and application != _APPLICATION:
-            raise LedgerError(f"{self.path} is a database of another program; name another ledger with --ledger.")
-        if version > SCHEMA:
-            raise LedgerError(
-                f"the ledger {self.path} has schema {version}, this version knows {SCHEMA}; update "
-                f"landscape-torch, or name another ledger with --ledger."
-            )
-        self._database.execute("PRAGMA synchronous=FULL")
-        deadline = time.monotonic() + _PATIENCE
-        while version < SCHEMA:
-            try:
-                self._create()
-                break
-            except sqlite3.OperationalError as error:
-                # Processes that turn a new file into a WAL at the same moment lock each other out, and SQLite
-                # refuses them at once instead of waiting.
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.01)
-
-    def _create(self) -> None:
-        self._database.execute("PRAGMA busy_timeout=100")
-        self._database.execute("PRAGMA journal_mode=WAL")
-        with self._database:
-            self._database.execute("BEGIN IMMEDIATE")
-            self._database.execute(_CREATE)
-            self._database.execute(_CREATE_ARRAYS)
-            self._database.execute(f"PRAGMA application_id={_APPLICATION}")
-            self._database.execute(f"PRAGMA user_version={SCHEMA}")
-        self._database.execute(f"PRAGMA busy_timeout={1000 * _PATIENCE}")
+        self.conflicts: list[Conflict] = []
+        self.recovery: Recovery | None = None
+        self._batch: dict[str, tuple[Record, bytes | None]] = {}
+        self._committed = -math.inf
+        self._provenance = json.dumps(provenance())
+        if read_only:
+            self._database = open_to_read(self.path)
+        else:
+            self._database, self.recovery = open_to_write(self.path)
 
     def find(self, keys: Iterable[str]) -> dict[str, Row]:
         """The rows that were measured, by key; failures are not among them, so that they are tried again.
@@ -137,16 +75,11 @@ class Ledger:
         Raises:
             LedgerError: If the file is damaged.
         """
-        query = "SELECT measured FROM measurements WHERE key = ? AND status = ?"
-        found = {}
-        try:
-            for key in keys:
-                record = self._database.execute(query, (key, OK)).fetchone()
-                if record is not None:
-                    found[key] = _decode(record[0])
-        except (sqlite3.Error, ValueError, AttributeError) as error:  # the last two: text that is no row
-            raise self._unusable(error) from error
-        return found
+        return {record.key: self._row(record) for record in self._records(keys) if record.status == OK}
+
+    def failures(self, keys: Iterable[str]) -> dict[str, Row]:
+        """The failed rows, by key; LedgerError if the file is damaged."""
+        return {record.key: self._row(record) for record in self._records(keys) if record.status == FAILED}
 
     def arrays(self, key: str) -> dict[str, NDArray[Any]]:
         """What was measured of each sample, by name; empty if nothing is stored.
@@ -154,11 +87,46 @@ class Ledger:
         Raises:
             LedgerError: If the file is damaged.
         """
+        found = list(self._records([key]))
+        if not found or not found[0].npz_sha256:
+            return {}
         try:
-            record = self._database.execute("SELECT npz FROM arrays WHERE key = ?", (key,)).fetchone()
-            return {} if record is None else _unpacked(record[0])
+            (npz,) = self._database.execute("SELECT npz FROM arrays WHERE key = ?", (key,)).fetchone()
+            if hashlib.sha256(npz).hexdigest() != found[0].npz_sha256:
+                raise ValueError("arrays do not match their digest")
+            return unpack(npz)
         except (sqlite3.Error, ValueError, OSError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
-            raise self._unusable(error) from error
+            raise unusable(self.path, error) from error
+
+    def seconds(self) -> dict[str, float]:
+        """Median time of what was measured, by `kind_of` its subject; LedgerError if the file is damaged."""
+        self.commit()
+        kinds: dict[str, list[float]] = {}
+        try:
+            rows = self._database.execute("SELECT subject, seconds FROM measurements WHERE status = ?", (OK,))
+            for subject, seconds in rows:
+                kinds.setdefault(kind_of(subject), []).append(seconds)
+        except (sqlite3.Error, ValueError, AttributeError, TypeError) as error:
+            raise unusable(self.path, error) from error
+        return {kind: float(statistics.median(taken)) for kind, taken in kinds.items()}
+
+    def _records(self, keys: Iterable[str]) -> Iterator[Record]:
+        self.commit()
+        try:
+            for key in keys:
+                stored = self._stored(key)
+                if stored is not None:
+                    yield stored
+        except sqlite3.Error as error:
+            raise unusable(self.path, error) from error
+
+    def _row(self, record: Record) -> Row:
+        try:
+            if not record.intact:
+                raise ValueError("a row does not match its digest")
+            return decode(record.measured)
+        except (ValueError, AttributeError, TypeError) as error:  # the last two: text that is no row
+            raise unusable(self.path, error) from error
 
     def write(
         self,
@@ -168,32 +136,62 @@ class Ledger:
         seconds: float,
         arrays: Mapping[str, NDArray[Any]] | None = None,
     ) -> Row:
-        """Store a row, failures included, with what was measured of each sample.
+        """Store a row, failures included, with what was measured of each sample; returns it as `find` would.
 
-        Both are on disk when this returns, or neither; the row is returned as `find` would.
+        Both are on disk after the next `commit`, or neither: it comes by itself with ``BATCH_ROWS`` rows, or with
+        the first one that is written ``BATCH_SECONDS`` after the last.
         """
-        text = _encode(row)
-        record = (key, row["status"], canonical(subject), text, json.dumps(provenance()), seconds)
-        sql = (
-            "INSERT OR REPLACE INTO measurements (key, status, subject, measured, provenance, seconds) "
-            "VALUES (?, ?, ?, ?, ?, ?)"
-        )
+        npz = pack(arrays) if arrays else None
+        record = make_record(key, subject, row, self._provenance, seconds, npz)
+        self._batch[key] = (record, npz)
+        if len(self._batch) >= BATCH_ROWS or time.monotonic() - self._committed >= BATCH_SECONDS:
+            self.commit()
+        return decode(record.measured)
+
+    def commit(self) -> None:
+        """Put what was written on disk.
+
+        Raises:
+            LedgerError: If it cannot be; the rows since the last commit are lost, and measured again.
+        """
+        if not self._batch:
+            return
         try:
             with self._database:
-                self._database.execute(sql, record)
-                self._database.execute("DELETE FROM arrays WHERE key = ?", (key,))
-                if arrays:
-                    self._database.execute("INSERT INTO arrays (key, npz) VALUES (?, ?)", (key, _packed(arrays)))
+                self._database.execute("BEGIN IMMEDIATE")
+                conflicts = [c for record, npz in self._batch.values() if (c := self._store(record, npz))]
         except sqlite3.Error as error:
+            self._batch.clear()
             raise LedgerError(
-                f"the ledger {self.path} cannot be written ({error}); what was measured before is safe. "
+                f"the ledger {self.path} cannot be written ({error}); what was committed before is safe. "
                 f"Free the disk or name another with --ledger, and run the command again."
             ) from error
-        return _decode(text)
+        self._batch.clear()
+        self._committed = time.monotonic()
+        self.conflicts += conflicts
+
+    def _store(self, record: Record, npz: bytes | None) -> Conflict | None:
+        """Insert a record, unless another measurement of it is there: that stays, and differences are told."""
+        stored = self._stored(record.key)
+        if stored is not None and stored.status == OK and stored.intact and record.measured != stored.measured:
+            failed = record.status == FAILED
+            return None if failed else Conflict(record.key, decode(stored.measured), decode(record.measured))
+        self._database.execute(INSERT, record)
+        self._database.execute("DELETE FROM arrays WHERE key = ?", (record.key,))
+        if npz:
+            self._database.execute(INSERT_ARRAYS, (record.key, npz))
+        return None
+
+    def _stored(self, key: str) -> Record | None:
+        fields = self._database.execute(f"SELECT {FIELDS} FROM measurements WHERE key = ?", (key,)).fetchone()
+        return None if fields is None else Record(*fields)
 
     def close(self) -> None:
-        """Close the file."""
-        self._database.close()
+        """Commit, and close the file."""
+        try:
+            self.commit()
+        finally:
+            self._database.close()
 
     def __enter__(self) -> Self:
         return self
@@ -202,24 +200,3 @@ class Ledger:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _encode(row: Row) -> str:
-    plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
-    return json.dumps(plain, allow_nan=False)
-
-
-def _decode(text: str) -> Row:
-    return {k: math.nan if v is None else v for k, v in json.loads(text).items()}
-
-
-def _packed(arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    file = io.BytesIO()
-    plain: dict[str, Any] = dict(arrays)
-    np.savez_compressed(file, **plain)
-    return file.getvalue()
-
-
-def _unpacked(npz: bytes) -> dict[str, NDArray[Any]]:
-    with np.load(io.BytesIO(npz), allow_pickle=False) as stored:
-        return {name: stored[name] for name in stored.files}

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from landscape.engine import MakeExecutor, Outcome, run_tasks
 from landscape.errors import CorruptSnapshotError, LandscapeError, SnapshotError
-from landscape.snapshots import Run, find_runs, load_snapshot, open_run, select_index
+from landscape.snapshots import Run, check_selection, find_runs, open_run, positions, select_index, snapshot_of
 from landscape.study.columns import FAILED, OK, PLAIN, Row
-from landscape.study.ledger import Ledger, content_key
+from landscape.study.ledger import Ledger, canonical, content_key, kind_of
 from landscape.study.measure import VERSION, Measured, measure_samples
 from landscape.study.measure_config import MeasureConfig
 from landscape.training.methods import arguments_text
+
+# Snapshots of one run that a worker measures in one go: few, so that little is under way when all is killed and
+# no worker waits long for the others; and none that take longer than so many seconds together.
+CHUNK, CHUNK_SECONDS = 8, 4.0
+# Chunks for each worker that there must be before they grow.
+_SHARE = 4
 
 
 @dataclass(frozen=True)
@@ -28,10 +37,13 @@ class Task:
     config: MeasureConfig
     device: str
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Its key in the ledger."""
         return content_key(self.subject)
+
+
+Chunk = tuple[Task, ...]
 
 
 @dataclass(frozen=True)
@@ -41,47 +53,102 @@ class Plan:
     known: tuple[Row, ...]
     unreadable: tuple[Row, ...]
     tasks: tuple[Task, ...]
+    seconds: tuple[float, ...] = ()  # that each task is likely to take; NaN if nothing like it was measured
+
+    @property
+    def forecast(self) -> float:
+        """Seconds that one worker needs for what is left; NaN if unknown."""
+        return sum(self.seconds)
 
 
 def make_plan(
-    paths: Sequence[str | Path], at: str, config: MeasureConfig, ledger: Ledger, device: str = "auto"
+    paths: Sequence[str | Path], select: str, config: MeasureConfig, ledger: Ledger, device: str = "auto"
 ) -> Plan:
-    """Find the runs, and look each of them up; a run that cannot be read becomes a failed row.
+    """Find the snapshots that ``select`` names (see `positions`) in each run, and look each of them up.
+
+    What cannot be read becomes a failed row: a run, or a position that it lacks.
 
     Raises:
         MissingSnapshotError: If there is no run at all.
+        ConfigurationError: If there is no such selection.
     """
-    unreadable, tasks = [], []
-    for path in find_runs(paths):
-        try:
-            tasks.append(_task(open_run(path), at, config, device))
-        except SnapshotError as error:
-            unreadable.append(_failed({"run": path.name, "path": str(path), "at": at}, error))
-    found = ledger.find(task.key for task in tasks)
-    known = tuple(task.identity | found[task.key] for task in tasks if task.key in found)
-    return Plan(known, tuple(unreadable), tuple(task for task in tasks if task.key not in found))
+    check_selection(select)
+    found = [entry for path in find_runs(paths) for entry in _tasks_of(path, select, config, device)]
+    tasks = [entry for entry in found if isinstance(entry, Task)]
+    unreadable = [entry for entry in found if not isinstance(entry, Task)]
+    rows = ledger.find(task.key for task in tasks)
+    known = tuple(task.identity | rows[task.key] for task in tasks if task.key in rows)
+    missing = tuple(task for task in tasks if task.key not in rows)
+    return Plan(known, tuple(unreadable), missing, _expected_seconds(missing, ledger))
 
 
-def execute(plan: Plan, ledger: Ledger, make_executor: MakeExecutor, *, workers: int) -> Iterator[Row]:
-    """Measure what a plan lacks; yields each row after the ledger holds it, failures included."""
-    for outcome in run_tasks(make_executor, measure_task, plan.tasks, window=2 * workers):
-        measured, seconds = _result_of(outcome)
-        stored = ledger.write(outcome.task.key, outcome.task.subject, measured.row, seconds, measured.arrays)
-        yield outcome.task.identity | stored
+def _expected_seconds(tasks: Sequence[Task], ledger: Ledger) -> tuple[float, ...]:
+    seconds = ledger.seconds() if tasks else {}
+    return tuple(seconds.get(kind_of(canonical(task.subject)), math.nan) for task in tasks)
 
 
-def measure_task(task: Task) -> tuple[Measured, float]:
-    """Measure one snapshot; the function that worker processes execute. Also returns the seconds it took."""
+def chunks_of(plan: Plan, workers: int) -> list[Chunk]:
+    """What a plan lacks, in chunks of neighbouring snapshots of one run; how they are cut changes no row."""
+    fair = len(plan.tasks) // (_SHARE * workers)
+    known = [seconds for seconds in plan.seconds if not math.isnan(seconds)]
+    fast = int(CHUNK_SECONDS / max(*known, CHUNK_SECONDS / CHUNK)) if known else CHUNK // 2
+    size = max(1, min(CHUNK, fair, fast))
+    chunks: list[Chunk] = []
+    for _, group in groupby(plan.tasks, key=lambda task: task.identity["path"]):
+        of_run = tuple(group)
+        chunks += [of_run[start : start + size] for start in range(0, len(of_run), size)]
+    return chunks
+
+
+def execute(
+    plan: Plan, ledger: Ledger, make_executor: MakeExecutor, *, workers: int, window: int | None = None
+) -> Iterator[Row]:
+    """Measure what a plan lacks; yields each row, failures included, when the ledger has it to write.
+
+    What was yielded is committed with the ledger's next batch, or when no row has come for a second. ``window``
+    is the number of chunks in flight, two a worker unless given.
+
+    Raises:
+        LedgerError: If the ledger cannot be written.
+        EngineError: If the workers cannot be reached any more.
+    """
+    chunks = chunks_of(plan, workers)
+    try:
+        for outcome in run_tasks(
+            make_executor, measure_chunk, chunks, window=window or 2 * workers, split=_singles, idle=ledger.commit
+        ):
+            for task, (measured, seconds) in zip(outcome.task, _results_of(outcome), strict=True):
+                yield task.identity | ledger.write(task.key, task.subject, measured.row, seconds, measured.arrays)
+    finally:
+        ledger.commit()
+
+
+def measure_chunk(chunk: Chunk) -> list[tuple[Measured, float]]:
+    """Measure snapshots of one run, a failure as a row, each with its seconds; what workers execute."""
+    opened: list[Run] = []
+    return [_measure_timed(task, opened) for task in chunk]
+
+
+def _measure_timed(task: Task, opened: list[Run]) -> tuple[Measured, float]:
     begin = time.perf_counter()
-    snapshot = load_snapshot(str(task.identity["path"]), f"index={task.index}")
-    return measure_samples(snapshot, task.config, task.device), time.perf_counter() - begin
+    try:
+        if not opened:
+            opened.append(open_run(str(task.identity["path"])))
+        measured = measure_samples(snapshot_of(opened[0], task.index), task.config, task.device)
+    except Exception as error:  # whatever ends one snapshot must not end its neighbours
+        measured = Measured(_failed({}, error), {})
+    return measured, time.perf_counter() - begin
 
 
-def _result_of(outcome: Outcome[Task, tuple[Measured, float]]) -> tuple[Measured, float]:
+def _singles(chunk: Chunk) -> list[Chunk]:
+    return [(task,) for task in chunk]
+
+
+def _results_of(outcome: Outcome[Chunk, list[tuple[Measured, float]]]) -> list[tuple[Measured, float]]:
     if outcome.result is not None:
         return outcome.result
     error = outcome.error or RuntimeError("the worker returned nothing")
-    return Measured(_failed({}, error), {}), 0.0
+    return [(Measured(_failed({}, error), {}), 0.0)] * len(outcome.task)
 
 
 def _failed(identity: Row, error: BaseException) -> Row:
@@ -100,10 +167,25 @@ def _check_settings(run: Run) -> None:
         raise CorruptSnapshotError(f"{run.path}: its settings {', '.join(wrong)} are missing or of a wrong kind.")
 
 
+def _tasks_of(path: Path, select: str, config: MeasureConfig, device: str) -> Iterator[Task | Row]:
+    """A task for each selected snapshot of a run, or the failed row that stands for it."""
+    identity: Row = {"run": path.name, "path": str(path)}
+    try:
+        run = open_run(path)
+        _check_settings(run)
+    except SnapshotError as error:
+        yield _failed(identity | {"at": select}, error)
+        return
+    for at in positions(select, len(run)):
+        try:
+            yield _task(run, at, config, device)
+        except SnapshotError as error:
+            yield _failed(identity | {"at": at}, error)
+
+
 def _task(run: Run, at: str, config: MeasureConfig, device: str) -> Task:
     index = select_index(run, at)
     settings = run.description.config
-    _check_settings(run)
     identity: Row = {
         "run": run.path.name,
         "run_id": run.run_id,
