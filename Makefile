@@ -65,7 +65,7 @@ bench-report: $(ENVIRONMENT)  ## Size and opening time of a report on 10,000 run
 	$(BIN)/python benchmarks/report.py --rows 60
 	$(BIN)/python benchmarks/report.py --rows 10000
 
-bench-study-scale: $(ENVIRONMENT)  ## Memory and time of a study of 10,000 snapshots on two workers (an hour)
+bench-study-scale: $(ENVIRONMENT)  ## Memory and time of a study of 10,000 snapshots on two workers (more than an hour)
 	$(BIN)/python benchmarks/study_scale.py --snapshots 10000
 
 clean:  ## Remove the environment and all caches
