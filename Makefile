@@ -74,7 +74,7 @@ bench-study: $(ENVIRONMENT)  ## Cost of a row against other tools, and the speed
 	$(BIN)/python benchmarks/study.py
 	$(BIN)/python benchmarks/study.py --rounds 0 --scaling 40
 
-bench-study-scale: $(ENVIRONMENT)  ## Memory and time of a study of 10,000 snapshots on two workers (an hour)
+bench-study-scale: $(ENVIRONMENT)  ## Memory and time of a study of 10,000 snapshots on two workers (more than an hour)
 	$(BIN)/python benchmarks/study_scale.py --snapshots 10000
 
 clean:  ## Remove the environment and all caches

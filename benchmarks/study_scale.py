@@ -26,7 +26,7 @@ import torch
 from torch import nn
 
 from landscape.problem.datasets import Dataset, load_dataset
-from landscape.problem.models import build_model
+from landscape.problem.models import build_model, initialise
 from landscape.snapshots import Role, RunWriter, Segment
 from landscape.training.config import TrainingConfig
 from landscape.training.loop import describe
@@ -83,8 +83,8 @@ def write_runs(folder: Path, count: int, per_run: int) -> None:
 
 
 def _trained(data: Dataset) -> np.ndarray:
-    torch.manual_seed(0)
     model = build_model("mlp", {"hidden": [4]})
+    initialise(model, torch.Generator().manual_seed(0))
     optimizer = torch.optim.Adam(model.parameters(), 0.02)
     for _ in range(300):
         optimizer.zero_grad()
