@@ -55,3 +55,7 @@ class ObjectiveError(LandscapeError, ValueError):
 
 class LedgerError(LandscapeError):
     """The ledger of measurements cannot be used."""
+
+
+class UnsupportedFormatError(SnapshotError):
+    """A file to import is of no format that is read here, or holds no weights."""
