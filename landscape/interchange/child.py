@@ -14,7 +14,7 @@ import torch
 
 from landscape.errors import LandscapeError
 from landscape.interchange.formats import read_file
-from landscape.interchange.frames import write_error, write_frame, write_state
+from landscape.interchange.frames import write_end, write_error, write_frame, write_state
 
 # Memory beside the file itself: its tensors, a contiguous copy of one, and what the readers need.
 _COPIES = 6
@@ -56,6 +56,7 @@ def serve(request: dict[str, Any], output: IO[bytes]) -> None:
             for state in read_file(path, request["key"], request["mapped"]):
                 write_state(output, number, state)
             output.flush()
+        write_end(output)
     except LandscapeError as error:
         write_error(output, error)
     except MemoryError:
@@ -66,6 +67,7 @@ def serve(request: dict[str, Any], output: IO[bytes]) -> None:
 def main() -> None:
     """Read the request from stdin, answer on stdout."""
     torch.set_num_threads(1)
+    _limit(resource.RLIMIT_CORE, 0)
     request = json.load(sys.stdin)
     with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as output:
         serve(request, output)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from landscape import errors
 from landscape.errors import CorruptSnapshotError, LandscapeError
-from landscape.interchange.state import DTYPES, State
+from landscape.interchange.state import DTYPES, State, positions_in
 
 
 class BrokenOffError(CorruptSnapshotError):
@@ -43,11 +43,19 @@ def write_error(stream: IO[bytes], error: LandscapeError) -> None:
     write_frame(stream, {"error": type(error).__name__, "message": str(error)})
 
 
-def read_header(stream: IO[bytes]) -> dict[str, Any] | None:
-    """The next header, None at the end; CorruptSnapshotError for anything that `write_frame` does not write."""
+def write_end(stream: IO[bytes]) -> None:
+    """That all files were read."""
+    write_frame(stream, {"end": True})
+
+
+def is_end(header: dict[str, Any]) -> bool:
+    """Whether a header is the last one."""
+    return "end" in header
+
+
+def read_header(stream: IO[bytes]) -> dict[str, Any]:
+    """The next header; BrokenOffError for anything that `write_frame` does not write."""
     length = stream.read(8)
-    if not length:
-        return None
     size = int.from_bytes(length, "little")
     if len(length) != 8 or size > _LARGEST_HEADER:
         raise BrokenOffError("The process that reads the files broke off. Try again.")
@@ -68,11 +76,21 @@ def raise_error(header: dict[str, Any]) -> None:
         raise (kind if known else CorruptSnapshotError)(str(header.get("message")))
 
 
-def read_state(stream: IO[bytes], header: dict[str, Any]) -> State:
-    """The state that a header begins."""
-    tensors = {str(name): _read_tensor(stream, dtype, shape) for name, dtype, shape in header["tensors"]}
-    position = {str(name): int(value) for name, value in header["position"].items()}
-    return State(tensors, position, tuple(map(str, header["notes"])))
+def read_state(stream: IO[bytes], header: dict[str, Any], num_files: int) -> tuple[int, State]:
+    """Number of the file and the state that a header begins; BrokenOffError for a header that is none.
+
+    The other process has read a file that may have taken it over: what it says is not trusted either.
+    """
+    try:
+        number = int(header["file"])
+        tensors = {str(name): _read_tensor(stream, dtype, shape) for name, dtype, shape in header["tensors"]}
+        position = positions_in(header["position"])
+        notes = tuple(map(str, header["notes"]))
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
+        raise BrokenOffError("The process that reads the files wrote no state. Try again.") from error
+    if not 0 <= number < num_files:
+        raise BrokenOffError("The process that reads the files named another one. Try again.")
+    return number, State(tensors, position, notes)
 
 
 def _read_tensor(stream: IO[bytes], dtype: str, shape: list[int]) -> Tensor:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from landscape.errors import SnapshotError, UnsafeFileError
-from landscape.interchange.frames import BrokenOffError, raise_error, read_header, read_state
+from landscape.interchange.frames import BrokenOffError, is_end, raise_error, read_header, read_state
 from landscape.interchange.state import State
 
 # Seconds that the child has to exit after its last word.
@@ -57,14 +57,15 @@ def _states(
 ) -> Iterator[tuple[int, State]]:
     number = -1
     try:
-        while (header := read_header(stream)) is not None:
+        # Without the last frame the end of the stream could be that of a process that gave up.
+        while not is_end(header := read_header(stream)):
             raise_error(header)
-            number = int(header["file"])
-            yield number, read_state(stream, header)
-    except BrokenOffError:
-        pass
-    if code := _ended(child):
-        raise _stopped(code, files, number, said)
+            number, state = read_state(stream, header, len(files))
+            yield number, state
+    except BrokenOffError as error:
+        if code := _ended(child):
+            raise _stopped(code, files, number, said) from None
+        raise error
 
 
 def _ended(child: subprocess.Popen[bytes]) -> int:

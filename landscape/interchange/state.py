@@ -58,7 +58,7 @@ def check_tensors(path: object, tensors: Mapping[str, Tensor], size: int) -> Non
         _check_kind(path, name, tensor)
         length = math.prod(tensor.shape) * tensor.itemsize
         total += length
-        if length > tensor.untyped_storage().nbytes() or length > size:
+        if max(length, *tensor.shape, 0) > size or length > tensor.untyped_storage().nbytes():
             raise UnsafeFileError(
                 f"{path}: {name!r} declares {length} bytes by its shape {tuple(tensor.shape)}, more than is "
                 "stored. The file is not read further; ask its author for a plain one."

@@ -80,9 +80,7 @@ def _load(path: Path, archive: bool) -> Any:
 
 
 def _refusal(path: Path, message: str) -> LandscapeError:
-    wanted = re.search(
-        r"GLOBAL (\S+) was not an allowed|Unsupported global: GLOBAL (\S+)|class (\S+) is not", message
-    )
+    wanted = re.search(r"GLOBAL (\S+)|class (\S+) is not", message)
     if wanted or "Unsupported operand" in message or "Can only" in message or "Trying to call" in message:
         name = next((group for group in wanted.groups() if group), "code") if wanted else "code"
         return UnsafeFileError(f"{path} holds more than tensors: {name}. Loading it would run code. {_RESAVE}")
