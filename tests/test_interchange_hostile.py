@@ -466,6 +466,20 @@ def test_archives_that_are_not_plain(tmp_path: Path, one_second: Callable[[], No
             read(tmp_path / name)
 
 
+def test_an_archive_that_lost_entries(tmp_path: Path) -> None:
+    """A changed length makes the last entry a comment: zipfile shows a shorter list, and no error."""
+    image = bytearray(image_of("npz"))
+    end = image.rindex(b"PK\x05\x06")
+    last = image.rindex(b"PK\x01\x02", 0, end)
+    before = image.rindex(b"PK\x01\x02", 0, last)
+    image[before + 32 : before + 34] = struct.pack("<H", end - last)
+    (tmp_path / "x.npz").write_bytes(image)
+    with zipfile.ZipFile(tmp_path / "x.npz") as archive:
+        assert len(archive.namelist()) < len(TRUE)
+    with pytest.raises(CorruptSnapshotError, match="declares 3 arrays, 2 are listed"):
+        read(tmp_path / "x.npz")
+
+
 def test_what_is_no_plain_file(tmp_path: Path) -> None:
     (tmp_path / "true.pt").write_bytes(image_of("pt"))
     (tmp_path / "link.pt").symlink_to(tmp_path / "true.pt")

@@ -151,5 +151,5 @@ def _advice(options: ImportOptions) -> list[str]:
     if options.model is None:
         notes.append("no --model was given: the run can be verified and exported, but not measured")
     if options.dataset is None:
-        notes.append("no --dataset was given: the run can be looked at with --dataset, but not measured")
+        notes.append("no --dataset was given: the run can be attacked with --dataset, but not measured")
     return notes

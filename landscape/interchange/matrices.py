@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,8 @@ MATRIX = "theta"
 COLUMNS = ("step", "epoch")
 _LARGEST_COMPRESSION = 1000
 _MOST_ARRAYS = 10_000
+# Signature and number of entries in the record that ends a zip archive.
+_END = struct.Struct("<4s6xH10x")
 
 
 def read_npy(path: Path, size: int) -> Iterator[State]:
@@ -51,6 +54,7 @@ def _read_archive(path: Path, size: int) -> dict[str, Array]:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
+            _check_count(path, len(entries), size - _END.size - len(archive.comment))
             if len(entries) > _MOST_ARRAYS or len({entry.filename for entry in entries}) != len(entries):
                 raise UnsafeFileError(
                     f"{path} holds more than {_MOST_ARRAYS} arrays, or one twice. Split the file."
@@ -69,6 +73,17 @@ def _read_archive(path: Path, size: int) -> dict[str, Array]:
     if not arrays:
         raise UnsupportedFormatError(f"{path} holds no array. Write it by numpy.savez(FILE, theta=...).")
     return arrays
+
+
+def _check_count(path: Path, found: int, place: int) -> None:
+    """Compare the list of entries with the number at the end of an archive, which zipfile does not look at."""
+    with path.open("rb") as file:
+        file.seek(place)
+        signature, declared = _END.unpack(file.read(_END.size))
+    if signature != b"PK\x05\x06" or found != declared:
+        raise CorruptSnapshotError(
+            f"{path} declares {declared} arrays, {found} are listed. Restore it from a copy."
+        )
 
 
 def _check_entry(path: Path, entry: zipfile.ZipInfo, total: int, size: int) -> None:
