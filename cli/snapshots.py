@@ -1,4 +1,4 @@
-"""``landscape snapshots``."""
+"""``landscape snapshots``; import and export have a file of their own."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import options
+from .interchange import export_command, import_command
 from .output import note, plain, print_json, print_table, progress
 
 if TYPE_CHECKING:
@@ -16,7 +17,11 @@ if TYPE_CHECKING:
 
 @click.group(name="snapshots")
 def command() -> None:
-    """List, inspect, verify, thin and pack stored runs."""
+    """List, inspect, verify, thin and pack stored runs; import and export weights of other programs."""
+
+
+command.add_command(import_command)
+command.add_command(export_command)
 
 
 @command.command(name="list")

@@ -59,3 +59,7 @@ class LedgerError(LandscapeError):
 
 class EngineError(LandscapeError):
     """Worker processes cannot be reached, or do not run the same program."""
+
+
+class UnsupportedFormatError(SnapshotError):
+    """A file to import is of no format that is read here, or holds no weights."""

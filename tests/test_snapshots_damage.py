@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import json
 import os
 import shutil
@@ -14,6 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from watching import watching
 
 from landscape.errors import (
     CorruptSnapshotError,
@@ -246,31 +245,6 @@ def test_a_stored_nan_is_named(run: Path) -> None:
     with pytest.raises(NotFiniteError, match="row 1"):
         open_run(file).read(1)
     assert not verify_run(file).ok and open_run(file).read(0).shape == (P,)
-
-
-class Watch:
-    """Counts how often a file is opened or read, by inotify."""
-
-    def __init__(self, path: Path) -> None:
-        library = ctypes.CDLL(None, use_errno=True)
-        self.descriptor = library.inotify_init1(os.O_NONBLOCK)
-        if self.descriptor < 0 or library.inotify_add_watch(self.descriptor, bytes(path), 0x21) < 0:
-            pytest.skip("inotify is not available")
-
-    def opened(self) -> bool:
-        try:
-            return bool(os.read(self.descriptor, 4096))
-        except BlockingIOError:
-            return False
-
-
-@contextlib.contextmanager
-def watching(path: Path) -> Iterator[Watch]:
-    watch = Watch(path)
-    try:
-        yield watch
-    finally:
-        os.close(watch.descriptor)
 
 
 def replace(file: h5py.File, name: str, make: Callable[[h5py.File, str], Any]) -> None:

@@ -129,7 +129,7 @@ def model_with(name: str, arguments: Mapping[str, Any], parameters: Mapping[str,
 
     """
     model = build_model(name, arguments)
-    problems = _differences(dict(model.named_parameters()), parameters)
+    problems = differences(dict(model.named_parameters()), parameters)
     if problems:
         raise ModelError(f"the parameters do not fit model {name!r}: {'; '.join(problems)}.")
     model.load_state_dict(dict(parameters))
@@ -162,7 +162,8 @@ def scale_logits(model: nn.Module, factor: float, images: Tensor) -> nn.Module:
     )
 
 
-def _differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
+def differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
+    """One line per tensor that is missing, unexpected or of another shape."""
     missing = [f"missing {name} {tuple(expected[name].shape)}" for name in expected if name not in found]
     surplus = [f"unexpected {name} {tuple(found[name].shape)}" for name in found if name not in expected]
     reshaped = [

@@ -41,7 +41,10 @@ def load_problem(snapshot: Snapshot, device: str = "auto", dataset: str | None =
     """
     where = resolve_device(device)
     model = model_with(snapshot.model, snapshot.model_args, snapshot.parameters).to(where)
-    name = dataset or str(snapshot.config.get("dataset", "mnist"))
+    name = dataset or snapshot.config.get("dataset", "mnist")
+    if name is None:
+        raise DatasetError(f"{snapshot.path} was imported without its dataset; import it again with --dataset.")
+    name = str(name)
     train, test = load_dataset(name, "train"), load_dataset(name, "test")
     if dataset is None and train.sha256 != snapshot.data_sha256:
         raise DatasetError(

@@ -159,6 +159,8 @@ def _failed(identity: Row, error: BaseException) -> Row:
 def _check_settings(run: Run) -> None:
     """Refuse settings by which runs could not be compared; CorruptSnapshotError."""
     kinds = {"learning_rate": int | float, "batch_size": int, "seed": int, "optimizer": str, "dataset": str}
+    if "imported" in run.description.config:  # what its files did not tell is stored as null
+        kinds = {name: kind for name, kind in kinds.items() if run.description.config.get(name) is not None}
     wrong = [name for name, kind in kinds.items() if not isinstance(run.description.config.get(name), kind)]
     optional: dict[str, type] = {"method": str, "method_args": dict}
     given = run.description.config

@@ -1,0 +1,103 @@
+"""``landscape snapshots import`` and ``landscape snapshots export``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from . import options
+from .output import note, print_json
+
+
+def _object(context: click.Context, parameter: click.Parameter, text: str) -> dict[str, Any]:
+    """A JSON object from an option."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise click.BadParameter(f"{text[:80]!r} is not JSON: {error}.") from error
+    if not isinstance(value, dict):
+        raise click.BadParameter(f'{text!r} is not an object such as {{"hidden": 25}}.')
+    return value
+
+
+@click.command(name="import")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
+@click.option("--output", required=True, type=click.Path(path_type=Path), metavar="RUN", help="Run directory.")
+@click.option(
+    "--model", default=None, help="cnn, mlp or logistic: whose weights these are.", show_default="unknown"
+)
+@click.option("--model-args", default="{}", callback=_object, metavar="JSON", help="Arguments of the model.")
+@click.option("--dataset", default=None, help="Data it was trained on, such as mnist.", show_default="unknown")
+@click.option(
+    "--settings",
+    default="{}",
+    callback=_object,
+    metavar="JSON",
+    help='What is known of the training, such as {"optimizer": "sgd", "learning_rate": 0.1, "batch_size": 128, '
+    '"seed": 0}; studies tell runs apart by it.',
+)
+@click.option("--map", "mappings", multiple=True, metavar="OLD=NEW[@AXES]", help="Rename a tensor. Repeatable.")
+@click.option("--strip", multiple=True, metavar="PREFIX", help="Strip a prefix of names. Repeatable.")
+@click.option("--key", default=None, help="Entry of a torch checkpoint that holds the weights.")
+@click.option(
+    "--order",
+    type=click.Choice(["auto", "given"]),
+    default="auto",
+    help="auto: by step, epoch or the number in the name; given: as the files are listed.",
+)
+@options.as_json
+def import_command(
+    files: tuple[Path, ...],
+    output: Path,
+    mappings: tuple[str, ...],
+    order: str,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Store checkpoints of other programs as a run.
+
+    FILE is a torch checkpoint, a safetensors, HDF5, npy or npz file, or a folder of them. They are read by a
+    process of its own, within limits of memory and time; no code in a file is ever run.
+
+    \b
+    Example:
+      landscape snapshots import epoch_*.pt --model cnn --dataset mnist --output runs/mine
+    """
+    from landscape.interchange import ImportOptions, import_run, parse_mapping
+
+    parsed = tuple(parse_mapping(text) for text in mappings)
+    result = import_run(files, output, ImportOptions(mappings=parsed, order_given=order == "given", **settings))
+    for text in result.notes:
+        note(text)
+    if as_json:
+        facts = {"run": str(result.path), "run_id": result.run_id, "snapshots": result.num_snapshots}
+        print_json("snapshots import", {"files": files, "output": output}, facts | {"notes": result.notes})
+    else:
+        click.echo(str(result.path))
+
+
+@click.command(name="export")
+@click.argument("run", metavar="RUN")
+@options.at
+@click.option(
+    "--to",
+    "target",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Its suffix is the format: .safetensors, .pt, .npy (the flat vector) or .h5.",
+)
+def export_command(run: str, at: str, target: Path) -> None:
+    """Write the weights of one snapshot for other programs, bit by bit.
+
+    \b
+    Example:
+      landscape snapshots export runs/adam --at last --to adam.safetensors
+    """
+    from landscape.interchange import export_snapshot
+    from landscape.snapshots import load_snapshot
+
+    click.echo(str(export_snapshot(load_snapshot(run, at), target)))

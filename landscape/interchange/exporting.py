@@ -1,0 +1,93 @@
+"""One snapshot as a file of another program, each weight with the same bits."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from landscape.errors import ConfigurationError, RunConflictError, SnapshotError
+from landscape.interchange.safetensors_files import library
+from landscape.snapshots import Snapshot
+from landscape.snapshots.commit import commit_bytes, make_directory
+from landscape.snapshots.image import LIBVER
+
+
+def export_snapshot(snapshot: Snapshot, path: str | Path) -> Path:
+    """Write parameters and buffers to a file whose suffix tells the format; npy holds the flat parameters alone.
+
+    Raises:
+        ConfigurationError: For another suffix, or without the package that the format needs.
+        RunConflictError: If the file exists.
+        SnapshotError: If it cannot be written.
+    """
+    target = Path(path)
+    if target.suffix not in _WRITERS:
+        raise ConfigurationError(f"{target} must end in one of {', '.join(_WRITERS)}, which tells the format.")
+    if os.path.lexists(target):
+        raise RunConflictError(f"{target} already exists. Choose a path that does not.")
+    payload = _WRITERS[target.suffix](snapshot)
+    try:
+        make_directory(target.parent)
+        return commit_bytes(target, payload)
+    except OSError as error:
+        raise SnapshotError(f"{target} could not be written: {error}. Free space or use another path.") from error
+
+
+def _tensors(snapshot: Snapshot) -> dict[str, Tensor]:
+    return {**snapshot.parameters, **snapshot.buffers}
+
+
+def _torch(snapshot: Snapshot) -> bytes:
+    """A bare state dict: ``model.load_state_dict(torch.load(FILE))``."""
+    buffer = io.BytesIO()
+    torch.save(_tensors(snapshot), buffer)
+    return buffer.getvalue()
+
+
+def _safetensors(snapshot: Snapshot) -> bytes:
+    package = library()
+    position = snapshot.position
+    facts = {
+        "format": "pt",
+        "model": snapshot.model,
+        "run_id": snapshot.run_id,
+        "theta_sha256": snapshot.theta_sha256,
+        "index": str(position.index),
+        "step": str(position.step),
+        "epoch": str(position.epoch),
+    }
+    return bytes(package.torch.save(_tensors(snapshot), facts))
+
+
+def _npy(snapshot: Snapshot) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.concatenate([tensor.numpy().reshape(-1) for tensor in snapshot.parameters.values()]))
+    return buffer.getvalue()
+
+
+def _hdf5(snapshot: Snapshot) -> bytes:
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w", libver=LIBVER) as file:
+        for name, number in (("step", snapshot.position.step), ("epoch", snapshot.position.epoch)):
+            file.attrs.create(name, number, dtype="<i8")
+        for name, tensor in _tensors(snapshot).items():
+            values = tensor.numpy()
+            checked = {"chunks": values.shape, "fletcher32": True} if values.size and values.ndim else {}
+            file.create_dataset(name, data=values, **checked)
+    return buffer.getvalue()
+
+
+_WRITERS: dict[str, Callable[[Snapshot], bytes]] = {
+    ".safetensors": _safetensors,
+    ".pt": _torch,
+    ".npy": _npy,
+    ".h5": _hdf5,
+}
+EXPORT_SUFFIXES = tuple(_WRITERS)

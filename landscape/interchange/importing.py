@@ -1,0 +1,155 @@
+"""A run from foreign checkpoints: read apart, fitted to a model, and stored as any run is."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from landscape.errors import ConfigurationError, RunConflictError, SnapshotError
+from landscape.interchange.collecting import Collected, Expected, collect
+from landscape.interchange.folders import expand
+from landscape.interchange.naming import Mapping
+from landscape.interchange.ordering import Place, places
+from landscape.interchange.storing import store
+from landscape.problem.datasets import load_dataset
+from landscape.problem.models import build_model
+from landscape.provenance import provenance
+from landscape.snapshots import RunDescription
+from landscape.snapshots.claim import check_writable
+from landscape.snapshots.commit import TEMPORARY_PREFIX, make_directory, sync_directory
+from landscape.snapshots.directory import file_digest
+
+# Settings that a trained run has and a foreign one may not tell; by them runs are told apart in studies.
+SETTINGS: dict[str, type | tuple[type, ...]] = {
+    "optimizer": str,
+    "learning_rate": (int, float),
+    "batch_size": int,
+    "seed": int,
+}
+UNKNOWN_MODEL = "unknown"
+UNKNOWN_DATA = "0" * 64
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """What the files do not say: the model and data they belong to, and how names and order are to be read."""
+
+    model: str | None = None
+    model_args: dict[str, Any] = field(default_factory=dict)
+    dataset: str | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    mappings: tuple[Mapping, ...] = ()
+    strip: tuple[str, ...] = ()
+    key: str | None = None
+    order_given: bool = False
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A run that was imported, and what the user must know of it."""
+
+    path: Path
+    run_id: str
+    num_snapshots: int
+    notes: tuple[str, ...]
+
+
+def import_run(paths: Sequence[str | Path], output: str | Path, options: ImportOptions | None = None) -> Imported:
+    """Store the weights in files or folders as one run; nothing is written unless all of it is sound.
+
+    Raises:
+        SnapshotError: The family of it, for files that are missing, damaged, hostile, of no known format, or that
+            do not fit each other; RunConflictError when ``output`` exists.
+        ModelError, DatasetError: If the weights do not fit the model, or the dataset cannot be had.
+        ConfigurationError: For settings, mappings or prefixes that cannot be used.
+    """
+    options = options or ImportOptions()
+    target = Path(output)
+    if os.path.lexists(target):
+        raise RunConflictError(f"{target} already exists. Choose a path that does not.")
+    check_writable(target)
+    source = expand([Path(path) for path in paths])
+    settings = _checked_settings(source.settings | options.settings)
+    data = load_dataset(options.dataset, "train") if options.dataset else None
+    expected = _expected(options)
+    with tempfile.TemporaryFile() as rows:
+        found = collect(source, options.mappings, options.strip, options.key, expected, rows)
+        order = places([str(file) for file in found.files], found.positions, options.order_given)
+        description = _describe(found, order, options, settings, data.sha256 if data else UNKNOWN_DATA)
+        seen = [_samples_seen(place, settings, len(data) if data else 0) for place in order]
+        _write(target, description, found, order, seen, rows)
+    notes = (*source.notes, *found.notes, *_advice(options))
+    return Imported(target, description.run_id, len(order), notes)
+
+
+def _checked_settings(given: dict[str, Any]) -> dict[str, Any]:
+    wrong = [name for name, value in given.items() if name not in SETTINGS or not isinstance(value, SETTINGS[name])
+             or isinstance(value, bool)]  # fmt: skip
+    if wrong:
+        raise ConfigurationError(
+            f"The settings {', '.join(wrong)} are unknown or of a wrong kind; those known are optimizer (text), "
+            "learning_rate (number), batch_size and seed (integers)."
+        )
+    return {name: given.get(name) for name in SETTINGS}
+
+
+def _expected(options: ImportOptions) -> Expected | None:
+    if options.model is None:
+        return None
+    model = build_model(options.model, options.model_args)
+    return Expected(options.model, dict(model.named_parameters()), dict(model.named_buffers()))
+
+
+def _describe(
+    found: Collected, order: Sequence[Place], options: ImportOptions, settings: dict[str, Any], data_sha256: str
+) -> RunDescription:
+    # By the contents, so that runs of other weights are other runs, whatever their files are called.
+    ordered = sorted(range(len(order)), key=lambda i: order[i].number)
+    digest = hashlib.sha256(b"".join(found.digests[i] for i in ordered)).hexdigest()
+    config = settings | {"dataset": options.dataset, "imported": {"theta_sha256": digest}}
+    return RunDescription(options.model or UNKNOWN_MODEL, options.model_args, found.layout, config, data_sha256)
+
+
+def _samples_seen(place: Place, settings: dict[str, Any], samples: int) -> int:
+    """Samples seen as far as step and batch size, or epoch and dataset, tell; else 0."""
+    if place.step_known and settings["batch_size"]:
+        return place.step * int(settings["batch_size"])
+    return place.epoch * samples
+
+
+def _write(
+    target: Path,
+    description: RunDescription,
+    found: Collected,
+    order: Sequence[Place],
+    seen: Sequence[int],
+    rows: IO[bytes],
+) -> None:
+    facts = [{"file": str(file), "sha256": file_digest(file)} for file in dict.fromkeys(found.files)]
+    temporary = target.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{target.name}")
+    try:
+        make_directory(target.parent)
+        store(temporary, description, provenance() | {"imported": facts}, order, seen, rows)
+        os.rename(temporary, target)
+        sync_directory(target.parent)
+    except OSError as error:
+        if isinstance(error, SnapshotError):
+            raise
+        raise SnapshotError(f"{target} could not be written: {error}. Free space or use another path.") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _advice(options: ImportOptions) -> list[str]:
+    notes = []
+    if options.model is None:
+        notes.append("no --model was given: the run can be verified and exported, but not measured")
+    if options.dataset is None:
+        notes.append("no --dataset was given: the run can be attacked with --dataset, but not measured")
+    return notes
