@@ -27,7 +27,7 @@ from landscape.training.loop import train
 
 CONFIG = TINY
 NAMES = ("a", "b", "c")
-IDENTITY = {column.name for column in itertools.takewhile(lambda column: column.name != "train_loss", COLUMNS)}
+IDENTITY = {column.name for column in itertools.takewhile(lambda column: column.name != "repeat", COLUMNS)}
 
 
 @pytest.fixture(scope="module", autouse=True)
