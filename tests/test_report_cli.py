@@ -94,7 +94,7 @@ def test_repeats_are_measured_on_other_data_and_compared(invoke: Invoke, tmp_pat
     out, page = tmp_path / "out", tmp_path / "report.html"
     options = (RUN, *FEW, *DRAWS, "--ledger", tmp_path / "ledger.sqlite", "--repeat", "2")
     result = invoke("correlate", *options, "--output", out, "--json")
-    assert result.exit_code == 0 and result.stderr.count("0 runs known, 1 to measure") == 3
+    assert result.exit_code == 0 and result.stderr.count("0 snapshots known, 1 to measure") == 3
     found = json.loads(result.stdout)["results"]
     reliability = found["correlations"]["reliability"]
     assert (reliability["measurements"], reliability["unmatched"]) == (3, 0)
@@ -104,10 +104,10 @@ def test_repeats_are_measured_on_other_data_and_compared(invoke: Invoke, tmp_pat
     assert len({table[0]["d_theta[ln2]"] for table in tables}) == 3
     assert {str(out / name) for name in names} <= set(found["files"])
     again = invoke("correlate", *options, "--output", out, "--json")
-    assert again.stderr.count("1 runs known, 0 to measure") == 3
+    assert again.stderr.count("1 snapshots known, 0 to measure") == 3
     assert json.loads(again.stdout)["results"]["correlations"] == found["correlations"]
     reported = invoke("report", *options, "--output", page)
-    assert reported.exit_code == 0 and reported.stderr.count("1 runs known, 0 to measure") == 3
+    assert reported.exit_code == 0 and reported.stderr.count("1 snapshots known, 0 to measure") == 3
     assert "further measurements, on disjoint data</dt><dd>2</dd>" in page.read_text(encoding="utf-8")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_runs import TINY, small_config
 
@@ -82,6 +82,7 @@ def test_what_is_selected(tmp_path: Path, select: str, expected: list[int]) -> N
     assert [select_index(run, at) for at in positions(select, len(run))] == expected
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(1e-8, 1e3), min_size=1, max_size=5), st.floats(1e-8, 1e3))
 def test_the_nearest_loss_in_log(
     tmp_path_factory: pytest.TempPathFactory, losses: list[float], wanted: float

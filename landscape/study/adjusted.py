@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from landscape.statistics.partial import PartialAssociation, partial_associate_all
-from landscape.study.columns import Rows, matrix_of, numbers
-from landscape.study.selection import cells_of
+from landscape.study.columns import Rows, numbers
+from landscape.study.selection import cells_of, matrix_of
 
 if TYPE_CHECKING:
     from landscape.study.associations import Columns, CorrelateConfig
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 # Ranks of log φ*, log ‖θ‖ and log (c − φ*) are those of φ*, of ‖θ‖, and of φ* turned round: a logarithm changes
 # nothing, and what is given the training loss is given the divisor of widths, too.
 COVARIATES = ("train_loss", "margin_median", "theta_norm")
+# A margin that was made equal varies by its rounding in float32.
+ROUNDING = 1e-5
 MIN_KNOWN = 0.5  # a covariate that fewer runs than this share have would decide which runs are compared
 
 
@@ -59,4 +61,4 @@ def _why_not(rows: Rows, name: str) -> str:
     known = values[~np.isnan(values)]
     if len(known) < max(MIN_KNOWN * len(values), 3):
         return f"known for {len(known)} of {len(values)} runs"
-    return "constant" if np.ptp(known) == 0 else ""
+    return "constant" if np.ptp(known) <= ROUNDING * np.abs(known).max() else ""

@@ -9,9 +9,6 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
-
 from landscape.errors import ConfigurationError
 
 Cell: TypeAlias = float | int | str | None
@@ -217,11 +214,6 @@ def ordered_columns(rows: Rows) -> list[str]:
 def numbers(rows: Rows, name: str) -> list[float]:
     """Values of a column as floats; a missing or textual value is NaN."""
     return [_number(row.get(name)) for row in rows]
-
-
-def matrix_of(rows: Rows, names: Sequence[str]) -> NDArray[np.float64]:
-    """Values of columns ``names`` as ``(n, k)``; a missing or textual value is NaN."""
-    return np.array([numbers(rows, name) for name in names], float).reshape(len(names), len(rows)).T
 
 
 def text_values(rows: Rows, name: str) -> list[str]:

@@ -23,11 +23,11 @@ from landscape.study.associations import (
     figure_pairs,
     find_association,
 )
-from landscape.study.columns import Rows, attack_column, matrix_of, numbers, text, text_values
+from landscape.study.columns import Rows, attack_column, numbers, text, text_values
 from landscape.study.granulated import over_settings
 from landscape.study.levels import over_levels
 from landscape.study.reliability import compare_repeats
-from landscape.study.selection import REASONS, cells_of, exclusion_reasons
+from landscape.study.selection import REASONS, cells_of, exclusion_reasons, matrix_of
 from landscape.study.verdict import verdict
 
 

@@ -82,7 +82,7 @@ class Ledger:
         return {record.key: self._row(record) for record in self._records(keys) if record.status == FAILED}
 
     def arrays(self, key: str) -> dict[str, NDArray[Any]]:
-        """What was measured of each sample, by name; empty if nothing is stored.
+        """What was measured of each sample, by name; empty if nothing is stored any more.
 
         Raises:
             LedgerError: If the file is damaged.
@@ -91,7 +91,10 @@ class Ledger:
         if not found or not found[0].npz_sha256:
             return {}
         try:
-            (npz,) = self._database.execute("SELECT npz FROM arrays WHERE key = ?", (key,)).fetchone()
+            stored = self._database.execute("SELECT npz FROM arrays WHERE key = ?", (key,)).fetchone()
+            if stored is None:
+                return {}
+            (npz,) = stored
             if hashlib.sha256(npz).hexdigest() != found[0].npz_sha256:
                 raise ValueError("arrays do not match their digest")
             return unpack(npz)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from landscape.statistics.multiplicity import MaxT, max_t
-from landscape.study.columns import METRICS, NORMS, Rows, level_column, matrix_of, parse_level, split_name
-from landscape.study.selection import cells_of
+from landscape.study.columns import METRICS, NORMS, Rows, level_column, parse_level, split_name
+from landscape.study.selection import cells_of, matrix_of
 
 if TYPE_CHECKING:
     from landscape.study.associations import CorrelateConfig, Pair

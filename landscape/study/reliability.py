@@ -15,8 +15,8 @@ from landscape.statistics.reliability import (
     disattenuate,
     intraclass_correlation,
 )
-from landscape.study.columns import Cell, Rows, matrix_of
-from landscape.study.selection import cells_of, is_ok
+from landscape.study.columns import Cell, Rows
+from landscape.study.selection import cells_of, is_ok, matrix_of
 
 if TYPE_CHECKING:
     from landscape.study.associations import Columns, CorrelateConfig, Pair

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from landscape.study.columns import (
     BELOW_MINIMUM,
@@ -85,3 +86,8 @@ def setting_text(row: Mapping[str, Cell], name: str) -> str:
     if value is None or value == "":
         value = _BEFORE_METHODS.get(name)
     return f"{value:g}" if isinstance(value, int | float) else text(value)
+
+
+def matrix_of(rows: Rows, names: Sequence[str]) -> NDArray[np.float64]:
+    """Values of columns ``names`` as ``(n, k)``; a missing or textual value is NaN."""
+    return np.array([numbers(rows, name) for name in names], float).reshape(len(names), len(rows)).T
