@@ -35,12 +35,14 @@ RUNS, SELECT = ("a", "b", "c"), "every:8"
 DRIVER = """
 import resource, signal, sys
 from concurrent.futures import ThreadPoolExecutor
+import torch
 from small_runs import TINY, register, small_workers
 from landscape.study.ledger import Ledger
 from landscape.study.survey import execute, make_plan
 
 if __name__ == "__main__":
     register()
+    torch.set_num_threads(1)  # rows are equal to the last bit for equal numbers of threads
     if len(sys.argv) > 4:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[4]),) * 2)
