@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,7 @@ from .output import note, print_json
 
 
 def _object(context: click.Context, parameter: click.Parameter, text: str) -> dict[str, Any]:
-    """A JSON object from an option."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise click.BadParameter(f"{text[:80]!r} is not JSON: {error}.") from error
-    if not isinstance(value, dict):
-        raise click.BadParameter(f'{text!r} is not an object such as {{"hidden": 25}}.')
-    return value
+    return options.parse_object(text, parameter.opts[0], {"hidden": 25})
 
 
 @click.command(name="import")

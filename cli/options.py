@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable
@@ -177,3 +178,14 @@ levels = click.option(
     default=("0.5", "ln2", "1", "ln10"),
     help="Level c of the loss, in nats: a number, ln2 or ln10; repeat it for several.",
 )
+
+
+def parse_object(text: str, option: str, example: dict[str, Any]) -> dict[str, Any]:
+    """A JSON object that ``option`` was given; BadParameter, which shows one such as it may be."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise click.BadParameter(f"{text[:80]!r} is not JSON: {error}.", param_hint=option) from error
+    if not isinstance(value, dict):
+        raise click.BadParameter(f"{text!r} is not an object such as {json.dumps(example)}.", param_hint=option)
+    return value

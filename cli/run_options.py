@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -50,17 +49,6 @@ def run_options(command: Command) -> Command:
 def parse_arguments(model_args: str, method_args: str) -> dict[str, Any]:
     """Arguments of model and method, of the options --model-args and --method-args."""
     return {
-        "model_args": _parse(model_args, "--model-args", "hidden", 25),
-        "method_args": _parse(method_args, "--method-args", "rho", 0.1),
+        "model_args": options.parse_object(model_args, "--model-args", {"hidden": 25}),
+        "method_args": options.parse_object(method_args, "--method-args", {"rho": 0.1}),
     }
-
-
-def _parse(text: str, option: str, name: str, value: float) -> dict[str, Any]:
-    """Arguments as JSON; the error shows one such as they may be."""
-    try:
-        arguments = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise click.BadParameter(f"{text[:80]!r} is not JSON: {error}.", param_hint=option) from error
-    if not isinstance(arguments, dict):
-        raise click.BadParameter(f'{text!r} is not an object such as {{"{name}": {value}}}.', param_hint=option)
-    return arguments

@@ -88,7 +88,7 @@ def test_levels_are_tested_together() -> None:
     assert c.levels.tests.n == 45
     assert c.levels.tests.rho[c.levels.pairs.index(DISTANCES)] == pytest.approx(c.primary.within_rho)
     assert all(p <= adjusted for p, adjusted in zip(c.levels.tests.p, c.levels.tests.p_adjusted, strict=True))
-    assert "Of 4 pairs of distances at all levels, adjusted for each other, the test rejects for 4" in c.verdict
+    assert "Of 4 pairs of distances at all levels" in c.verdict and "the test rejects for 4 (" in c.verdict
 
 
 def test_metrics_and_norms_join_the_levels() -> None:

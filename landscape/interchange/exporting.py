@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from landscape.errors import ConfigurationError, RunConflictError, SnapshotError
+from landscape.errors import ConfigurationError
 from landscape.interchange.safetensors_files import library
 from landscape.snapshots import Snapshot
-from landscape.snapshots.commit import commit_bytes, make_directory
+from landscape.snapshots.commit import beside, check_free, write_synced
 from landscape.snapshots.image import LIBVER
 
 
@@ -30,14 +29,11 @@ def export_snapshot(snapshot: Snapshot, path: str | Path) -> Path:
     target = Path(path)
     if target.suffix not in _WRITERS:
         raise ConfigurationError(f"{target} must end in one of {', '.join(_WRITERS)}, which tells the format.")
-    if os.path.lexists(target):
-        raise RunConflictError(f"{target} already exists. Choose a path that does not.")
+    check_free(target)
     payload = _WRITERS[target.suffix](snapshot)
-    try:
-        make_directory(target.parent)
-        return commit_bytes(target, payload)
-    except OSError as error:
-        raise SnapshotError(f"{target} could not be written: {error}. Free space or use another path.") from error
+    with beside(target) as temporary:
+        write_synced(temporary, payload)
+    return target
 
 
 def _tensors(snapshot: Snapshot) -> dict[str, Tensor]:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from landscape.errors import ConfigurationError, RunConflictError, SnapshotError
+from landscape.errors import ConfigurationError
 from landscape.interchange.collecting import Collected, Expected, collect
 from landscape.interchange.folders import expand
 from landscape.interchange.naming import Mapping
@@ -22,7 +20,7 @@ from landscape.problem.models import build_model
 from landscape.provenance import provenance
 from landscape.snapshots import RunDescription
 from landscape.snapshots.claim import check_writable
-from landscape.snapshots.commit import TEMPORARY_PREFIX, make_directory, sync_directory
+from landscape.snapshots.commit import beside, check_free
 from landscape.snapshots.directory import file_digest
 
 # Settings that a trained run has and a foreign one may not tell; by them runs are told apart in studies.
@@ -71,8 +69,7 @@ def import_run(paths: Sequence[str | Path], output: str | Path, options: ImportO
     """
     options = options or ImportOptions()
     target = Path(output)
-    if os.path.lexists(target):
-        raise RunConflictError(f"{target} already exists. Choose a path that does not.")
+    check_free(target)
     check_writable(target)
     source = expand([Path(path) for path in paths])
     settings = _checked_settings(source.settings | options.settings)
@@ -83,7 +80,9 @@ def import_run(paths: Sequence[str | Path], output: str | Path, options: ImportO
         order = places([str(file) for file in found.files], found.positions, options.order_given)
         description = _describe(found, order, options, settings, data.sha256 if data else UNKNOWN_DATA)
         seen = [_samples_seen(place, settings, len(data) if data else 0) for place in order]
-        _write(target, description, found, order, seen, rows)
+        facts = [{"file": str(file), "sha256": file_digest(file)} for file in dict.fromkeys(found.files)]
+        with beside(target) as temporary:
+            store(temporary, description, provenance() | {"imported": facts}, order, seen, rows)
     notes = (*source.notes, *found.notes, *_advice(options))
     return Imported(target, description.run_id, len(order), notes)
 
@@ -121,29 +120,6 @@ def _samples_seen(place: Place, settings: dict[str, Any], samples: int) -> int:
     if place.step_known and settings["batch_size"]:
         return place.step * int(settings["batch_size"])
     return place.epoch * samples
-
-
-def _write(
-    target: Path,
-    description: RunDescription,
-    found: Collected,
-    order: Sequence[Place],
-    seen: Sequence[int],
-    rows: IO[bytes],
-) -> None:
-    facts = [{"file": str(file), "sha256": file_digest(file)} for file in dict.fromkeys(found.files)]
-    temporary = target.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{target.name}")
-    try:
-        make_directory(target.parent)
-        store(temporary, description, provenance() | {"imported": facts}, order, seen, rows)
-        os.rename(temporary, target)
-        sync_directory(target.parent)
-    except OSError as error:
-        if isinstance(error, SnapshotError):
-            raise
-        raise SnapshotError(f"{target} could not be written: {error}. Free space or use another path.") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _advice(options: ImportOptions) -> list[str]:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+
+from landscape.errors import RunConflictError, SnapshotError
 
 TEMPORARY_PREFIX = ".tmp-"
 
@@ -53,6 +57,35 @@ def make_directory(path: Path) -> None:
     with contextlib.suppress(FileExistsError):
         os.mkdir(path)
     sync_directory(path.parent)
+
+
+def check_free(target: Path) -> None:
+    """RunConflictError if there is anything at ``target``."""
+    if os.path.lexists(target):
+        raise RunConflictError(f"{target} already exists. Choose a path that does not.")
+
+
+@contextlib.contextmanager
+def beside(target: Path) -> Iterator[Path]:
+    """A path for a file or folder that gets the name ``target`` when the block ends, or is removed.
+
+    Raises:
+        SnapshotError: If it cannot be written, in the block or after it.
+    """
+    temporary = target.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{target.name}")
+    try:
+        make_directory(target.parent)
+        yield temporary
+        os.rename(temporary, target)
+        sync_directory(target.parent)
+    except SnapshotError:  # some of which are OSErrors, too
+        raise
+    except (OSError, RuntimeError) as error:  # h5py raises both
+        raise SnapshotError(f"{target} could not be written: {error}. Free space or use another path.") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def remove_orphans(directory: Path) -> list[str]:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import h5py
 
-from landscape.errors import RunConflictError, SnapshotError
-from landscape.snapshots.commit import TEMPORARY_PREFIX, make_directory, sync_directory
+from landscape.errors import SnapshotError
+from landscape.snapshots.commit import beside, check_free
 from landscape.snapshots.contents import read_header, read_resume
 from landscape.snapshots.description import canonical_json
 from landscape.snapshots.hdf5 import open_hdf5
@@ -62,32 +60,13 @@ def _check_copy(path: Path) -> None:
         raise SnapshotError(f"The packed file did not read back as written: {found.problems[0]} Check the disk.")
 
 
-@contextmanager
-def _reported(target: Path) -> Iterator[None]:
-    try:
-        yield
-    except SnapshotError:
-        raise
-    except (OSError, RuntimeError) as error:
-        raise SnapshotError(f"{target} could not be written: {error}. Free space or use another path.") from error
-
-
 def pack_run(source: str | Path, destination_file: str | Path) -> Path:
     """One file with all of a run, verified by reading it back; RunConflictError if it exists, SnapshotError."""
     target = Path(destination_file)
-    if os.path.lexists(target):
-        raise RunConflictError(f"{target} already exists. Choose a path that does not.")
+    check_free(target)
     run = open_run(source)
-    temporary = target.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{target.name}")
-    try:
-        with _reported(target):
-            make_directory(target.parent)
-            _check_space(target.parent, run)
-            _write(temporary, run)
-            _check_copy(temporary)
-            os.rename(temporary, target)
-            sync_directory(target.parent)
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+    with beside(target) as temporary:
+        _check_space(target.parent, run)
+        _write(temporary, run)
+        _check_copy(temporary)
     return target

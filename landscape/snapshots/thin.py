@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from landscape.errors import ConfigurationError, RunConflictError, SnapshotError
-from landscape.snapshots.commit import TEMPORARY_PREFIX, commit_bytes, make_directory, sync_directory
+from landscape.errors import ConfigurationError
+from landscape.snapshots.commit import beside, check_free, commit_bytes, make_directory
 from landscape.snapshots.description import canonical_json
 from landscape.snapshots.directory import (
     OUTCOME_FILE,
@@ -50,20 +48,10 @@ def thin_run(source: str | Path, destination: str | Path, positions: Sequence[st
     and the SnapshotError family for a source that cannot be read.
     """
     target = Path(destination)
-    if os.path.lexists(target):
-        raise RunConflictError(f"{target} already exists. Choose a path that does not.")
+    check_free(target)
     if isinstance(positions, str) or not positions:
         raise ConfigurationError(f"Got the positions {positions!r}; give a list such as ['last'].")
     run = open_run(source)
-    temporary = target.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{target.name}")
-    try:
+    with beside(target) as temporary:
         _fill(temporary, run, positions)
-        os.rename(temporary, target)
-        sync_directory(target.parent)
-    except OSError as error:
-        if isinstance(error, SnapshotError):
-            raise
-        raise SnapshotError(f"{target} could not be written: {error}. Free space or use another path.") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return target

@@ -17,7 +17,8 @@ def say_levels(c: Correlations) -> str:
         return ""
     found = sum(p <= c.config.alpha for p in tested)
     return (
-        f"Of {len(tested)} pairs of distances at all levels, adjusted for each other, the test rejects for "
+        f"Of {len(tested)} pairs of distances at all levels and in all metrics and norms that were measured, "
+        f"adjusted for each other, the test rejects for "
         f"{found} (smallest {p_value(min(tested))})."
     )
 
