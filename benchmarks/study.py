@@ -16,7 +16,9 @@ A gradient pass is the time of one gradient of φ(θ) over the same 300 samples.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import sqlite3
 import statistics
 import subprocess
 import sys
@@ -191,9 +193,15 @@ def seconds_of_study(count: int, workers: int) -> float:
     """Wall time of ``landscape measure`` on the first stored runs, start of all processes included."""
     paths = [str(path) for path in find_runs(["embedded:runs"])[:count]]
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "landscape_cli.main", "measure", *paths]
-        command += ["--workers", str(workers), "--ledger", f"{folder}/ledger.sqlite"]
-        return clock(lambda: subprocess.run(command, check=True, capture_output=True))
+        ledger = Path(folder) / "ledger.sqlite"
+        command = [str(Path(sys.executable).with_name("landscape")), "measure", *paths]
+        command += ["--workers", str(workers), "--ledger", str(ledger)]
+        seconds = clock(lambda: subprocess.run(command, check=True, capture_output=True))
+        with contextlib.closing(sqlite3.connect(ledger)) as database:
+            (measured,) = database.execute("SELECT count(*) FROM measurements WHERE status = 'ok'").fetchone()
+        if measured != len(paths):
+            raise RuntimeError(f"{measured} of {len(paths)} rows were measured")
+        return seconds
 
 
 def print_rows(rows: list[dict[str, Any]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import sys
 from collections.abc import Callable
@@ -118,3 +119,18 @@ def test_activations_are_counted_by_the_sample() -> None:
 def test_no_memory_is_refused(build: Callable[..., Any]) -> None:
     with pytest.raises(ConfigurationError, match="memory = 0 bytes"):
         build(network("mlp"), *images(3, "mlp"), memory=0)
+
+
+def test_nothing_is_left_of_counting() -> None:
+    """What autograd's graph keeps, Python's collector cannot free if it leads back to the graph."""
+    model, x = build_model("cnn"), torch.rand(3, 1, 28, 28)
+
+    def living() -> int:
+        gc.collect()
+        return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
+
+    activation_bytes(model, x)
+    before = living()
+    for _ in range(3):
+        activation_bytes(model, x)
+    assert living() == before

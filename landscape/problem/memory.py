@@ -38,15 +38,19 @@ def activation_bytes(model: nn.Module, x: Tensor) -> float:
 
 
 def _saved_bytes(model: nn.Module, x: Tensor) -> int:
-    saved: dict[int, Tensor] = {}
+    saved: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
-        saved[tensor.untyped_storage().data_ptr()] = tensor
-        return tensor
+        # The graph keeps this hook and what it returns. Neither may lead back to the graph, by the hook's names or
+        # by a tensor's history: Python does not see such a circle, and would never free it.
+        storage = tensor.untyped_storage()
+        saved[storage.data_ptr()] = storage.nbytes()
+        return tensor.detach()
 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        functional_call(model, parameter_views(model, ravel(model).requires_grad_()), (x,))
-    return sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
+        # Its result keeps all storages alive until they are counted, so that no address occurs twice.
+        _result = functional_call(model, parameter_views(model, ravel(model).requires_grad_()), (x,))
+    return sum(saved.values())
 
 
 def samples_within(memory: int, model: nn.Module, x: Tensor, most: int) -> int:
