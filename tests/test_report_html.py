@@ -277,6 +277,19 @@ def test_no_setting_is_told_by_colour_alone() -> None:
     assert light == sorted(light) and light[2] - light[0] > 0.5  # and in grey
 
 
+def test_marks_of_methods_have_a_hole() -> None:
+    rows = [row | {"method": "sam" if row["seed"] == 1 else "plain"} for row in study_rows()]
+    correlations = correlate(rows, FAST)
+    page = html_report(rows, correlations)
+    groups = re.findall(r'<g [^>]*data-runs="([^"]*)">(.*?)</g>', page, re.DOTALL)
+    for runs, marks in groups:
+        holes = {path.count("M") == 2 for path in re.findall(r' d="([^"]*)"', marks)}
+        assert holes == {rows[correlations.used[int(run)]]["method"] == "sam" for run in runs.split()}
+    assert len(groups) > 30 and "With a hole: trained by a method" in page
+    plain = html_report(study_rows(), correlate(study_rows(), FAST))
+    assert "With a hole" not in plain
+
+
 def _luminance(colour: str) -> float:
     red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue

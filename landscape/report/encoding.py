@@ -1,4 +1,4 @@
-"""How a run's settings are shown in the report's plots: batch size by shape, learning rate by colour and size."""
+"""How a run's settings are shown in the report's plots: shape, colour and size, and a hole."""
 
 from __future__ import annotations
 
@@ -100,6 +100,11 @@ def encoding_of(rows: Rows, num_points: int) -> Encoding:
 @cache
 def _colour_at(place: float) -> str:
     return str(to_hex(colormaps[COLOUR_MAP](place)))
+
+
+def hole(radius: float) -> str:
+    """Path of what is cut out of a mark of a run that a method trained."""
+    return disc(0.45 * radius)
 
 
 def short(value: float) -> str:

@@ -21,7 +21,7 @@ from landscape.report.symbols import escape, set_symbols
 from landscape.report.tables import number_of
 from landscape.report.words import FIGURES, METHOD, OUTCOMES, PLOTS, QUESTION, SETTINGS, TITLE, say
 from landscape.study.associations import Correlations
-from landscape.study.columns import Rows, level_label, text_values
+from landscape.study.columns import Rows, level_label, methods_of, text_values
 from landscape.study.verdict import outcome
 
 # Marks that tell their run without the script take ten times the room of those that do not.
@@ -144,7 +144,7 @@ def _plots(rows: Rows, c: Correlations, points: Points) -> str:
         "plots",
         "The plots",
         f'<p class="caption">{how}<noscript> {without}</noscript></p>{_filters(points)}'
-        f"{legend_html(encoding)}{figures}",
+        f"{legend_html(encoding, methods_of(used))}{figures}",
     )
 
 

@@ -6,12 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from landscape.report.encoding import IN_LEGEND, Encoding, disc, short
+from landscape.report.encoding import IN_LEGEND, Encoding, disc, hole, short
 from landscape.report.points import Points
 from landscape.report.scatter import Associations, Scatter, describe, is_log, log_limits
 from landscape.report.style import log_ticks
 from landscape.report.symbols import escape, to_plain, to_svg
-from landscape.study.columns import Rows, axis_label, numbers, text
+from landscape.study.columns import PLAIN, Rows, axis_label, method_of, numbers, text
 
 WIDTH, HEIGHT = 340, 250
 LEFT, RIGHT, TOP, BOTTOM = 50, 330, 10, 208
@@ -138,7 +138,7 @@ def _marks(drawing: Drawing, at: Mapping[int, tuple[float, float]], plotted: tup
 
     Large marks lie below small ones.
     """
-    groups: dict[tuple[float, str, str, str], list[int]] = {}
+    groups: dict[tuple[float, str, str, str, str], list[int]] = {}
     for run in at:
         keys = ".".join(map(str, drawing.points.keys(run)))
         groups.setdefault((*_look(drawing, run), keys), []).append(run)
@@ -147,23 +147,29 @@ def _marks(drawing: Drawing, at: Mapping[int, tuple[float, float]], plotted: tup
     )
 
 
-def _look(drawing: Drawing, run: int) -> tuple[float, str, str]:
-    """Negative radius, colour and path of a mark."""
+def _look(drawing: Drawing, run: int) -> tuple[float, str, str, str]:
+    """Negative radius, colour and path of a mark, and the path of its hole."""
     rate, size = (numbers([drawing.rows[run]], name)[0] for name in ("learning_rate", "batch_size"))
     encoding = drawing.encoding
     radius = encoding.radius(rate)
-    return -radius, encoding.colour(rate), encoding.shape(size, radius)
+    cut = "" if method_of(drawing.rows[run]) == PLAIN else hole(radius)
+    return -radius, encoding.colour(rate), encoding.shape(size, radius), cut
 
 
 def _group(
     drawing: Drawing,
-    look: tuple[float, str, str, str],
+    look: tuple[float, str, str, str, str],
     at: Mapping[int, tuple[float, float]],
     plotted: tuple[str, str],
 ) -> str:
-    _, colour, shape, keys = look
-    marks = "".join(_mark(drawing, run, f"M{short(x)} {short(y)}{shape}", plotted) for run, (x, y) in at.items())
+    _, colour, shape, cut, keys = look
+    paths = {run: _path(f"M{short(x)} {short(y)}", shape, cut) for run, (x, y) in at.items()}
+    marks = "".join(_mark(drawing, run, path, plotted) for run, path in paths.items())
     return f'<g fill="{colour}" data-key="{keys}" data-runs="{" ".join(map(str, at))}">{marks}</g>'
+
+
+def _path(centre: str, shape: str, cut: str) -> str:
+    return centre + shape + (centre + cut if cut else "")
 
 
 def _mark(drawing: Drawing, run: int, path: str, plotted: tuple[str, str]) -> str:
@@ -172,16 +178,19 @@ def _mark(drawing: Drawing, run: int, path: str, plotted: tuple[str, str]) -> st
     return f'<path role="img" d="{path}"><title>{escape(drawing.points.say(run, plotted))}</title></path>'
 
 
-def legend_html(encoding: Encoding) -> str:
-    """What shapes, colours and sizes mean."""
+def legend_html(encoding: Encoding, methods: Sequence[str]) -> str:
+    """What shapes, colours and sizes mean, and which methods have a hole."""
     shapes = "".join(_swatch(encoding.shape(b, 5), "", f"{b:g}") for b in encoding.batch_sizes)
     rates = encoding.learning_rates
     chosen = rates if len(rates) <= 12 else [rates[round(i * (len(rates) - 1) / 8)] for i in range(9)]
     dots = "".join(_swatch(disc(encoding.radius(r, IN_LEGEND)), encoding.colour(r), f"{r:.4g}") for r in chosen)
     more = "" if len(chosen) == len(rates) else f" <span>({len(rates)} values, some of them shown)</span>"
-    return (
-        f'<p class="legend"><span class="what">Shape: batch size</span>{shapes}</p>'
-        f'<p class="legend"><span class="what">Colour and size: learning rate</span>{dots}{more}</p>'
+    ring = _swatch(_path("", disc(5), f"M0 0{hole(5)}"), "", ", ".join(methods))
+    said = {"Shape: batch size": shapes, "Colour and size: learning rate": dots + more}
+    if methods:
+        said["With a hole: trained by a method"] = ring
+    return "".join(
+        f'<p class="legend"><span class="what">{name}</span>{marks}</p>' for name, marks in said.items()
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from landscape.report.tables import Field, Table, TableCell, mean
 from landscape.report.words import AUDITED, MASKING, MERGED, NOT_AUDITED, say
 from landscape.study.associations import Correlations
-from landscape.study.columns import Cell, Rows, attack_column, numbers, text, text_values
+from landscape.study.columns import Cell, Rows, attack_column, method_of, numbers, text, text_values
 from landscape.study.selection import CELL
 
 _VERDICTS = ("sound", "arithmetic masking", "gradient masking")
@@ -96,7 +96,11 @@ def _order(row: Mapping[str, Cell], name: str) -> tuple[float, str]:
 
 def _setting(row: Mapping[str, Cell], name: str) -> TableCell:
     (value,) = numbers([row], name)
-    return text(row.get(name)) if math.isnan(value) else value
+    if not math.isnan(value):
+        return value
+    if name == "method_args":  # those without arguments lack nothing
+        return (str(row.get(name) or "")).replace(",", ", ") or None
+    return method_of(row) if name == "method" else text(row.get(name))
 
 
 def _caption(correlations: Correlations) -> str:

@@ -11,7 +11,17 @@ from landscape.report.evidence import GRADES, grade_of
 from landscape.report.symbols import column_label, to_plain
 from landscape.report.tables import show
 from landscape.study.associations import Correlations
-from landscape.study.columns import PLAIN, Cell, Rows, attack_column, find_column, level_column, numbers, text
+from landscape.study.columns import (
+    PLAIN,
+    Cell,
+    Rows,
+    attack_column,
+    find_column,
+    level_column,
+    method_of,
+    numbers,
+    text,
+)
 
 GRADE = "grade"
 # A sweep over random learning rates has as many as runs: no list of boxes to tick would help.
@@ -123,7 +133,7 @@ def _filters(rows: Rows, grades: Sequence[str]) -> tuple[Filter, ...]:
         _filter("batch_size", "Batch size", _numbers_as_text(rows, "batch_size")),
         _filter("learning_rate", "Learning rate", _numbers_as_text(rows, "learning_rate")),
         _filter("grade", "Evidence of d_θ", grades),
-        _filter("method", "Method", [text(row.get("method") or PLAIN) for row in rows]),
+        _filter("method", "Method", [method_of(row) for row in rows]),
     ]
     kept = {"learning_rate": range(MAX_RATES + 1), "method": range(2, len(rows) + 1)}
     return tuple(f for f in filters if f.name not in kept or len(f.values) in kept[f.name])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
@@ -15,11 +16,31 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, MultipleLocator, Nul
 
 from landscape.report.style import COLOUR_MAP, MARKERS, freeze_layout, new_figure, set_log_ticks
 from landscape.statistics.association import Association
-from landscape.study.columns import Rows, axis_label, distinct, find_column, numbers, text, text_values
+from landscape.study.columns import (
+    PLAIN,
+    Rows,
+    axis_label,
+    distinct,
+    find_column,
+    method_of,
+    methods_of,
+    numbers,
+    text,
+    text_values,
+)
 
 Associations = Mapping[tuple[str, str, str], Association]
 EDGE = {"edgecolors": "0.15", "linewidths": 0.5}  # keeps light colours legible on white and in greyscale
 MARKER_AREA = 20.0
+# The mark of a run that a method trained has a hole.
+HOLE: dict[str, Any] = {
+    "linestyle": "",
+    "marker": "o",
+    "markersize": 1.7,
+    "markerfacecolor": "white",
+    "markeredgecolor": "0.15",
+    "markeredgewidth": 0.4,
+}
 # Inches. Two optimizers make 7: both columns of a page, and the numbers above a panel fit over it at 7 pt.
 PANEL_WIDTH, KEY_WIDTH = 2.85, 1.3
 PANEL_HEIGHT, HEAD_HEIGHT, FOOT_HEIGHT = 1.8, 0.5, 0.7
@@ -38,11 +59,12 @@ class Scatter:
 
 @dataclass(frozen=True)
 class _Encoding:
-    """How settings are shown: learning rate by colour, batch size by marker."""
+    """How settings are shown: learning rate by colour, batch size by marker, a method by a hole."""
 
     norm: LogNorm
     learning_rates: list[float]
     markers: dict[float, str]
+    methods: list[str]
 
 
 def draw_scatter(rows: Rows, scatter: Scatter, associations: Associations) -> Figure:
@@ -73,7 +95,7 @@ def _encoding(rows: Rows) -> _Encoding:
     widen = 2.0 if low == high else 1.0  # one learning rate still needs a range of colours
     sizes = distinct(numbers(rows, "batch_size"))
     markers = {size: MARKERS[i % len(MARKERS)] for i, size in enumerate(sizes)}
-    return _Encoding(LogNorm(low / widen, high * widen), rates, markers)
+    return _Encoding(LogNorm(low / widen, high * widen), rates, markers, methods_of(rows))
 
 
 def is_log(name: str) -> bool:
@@ -107,6 +129,9 @@ def _draw_points(axes: Axes, runs: Rows, names: tuple[str, str], encoding: _Enco
             zorder=3,
             **EDGE,  # type: ignore[arg-type]
         )
+    holes = [i for i in shown if method_of(runs[i]) != PLAIN]
+    if holes:
+        axes.plot([xs[i] for i in holes], [ys[i] for i in holes], clip_on=False, zorder=4, **HOLE)
     return len(measured) - len(shown)
 
 
@@ -173,9 +198,15 @@ def _add_keys(figure: Figure, panels: Sequence[Axes], encoding: _Encoding) -> No
         bar.ax.yaxis.set_major_formatter(FixedFormatter([f"{rate:g}" for rate in encoding.learning_rates]))
         bar.ax.yaxis.set_minor_locator(NullLocator())
     # An invisible first entry writes the title beside the markers instead of above them.
-    handles = [Line2D([], [], linestyle="")] + [
-        Line2D([], [], linestyle="", marker=marker, markersize=4.5, markerfacecolor="0.75", markeredgecolor="0.15")
-        for marker in encoding.markers.values()
-    ]
+    handles: list[Any] = [Line2D([], [], linestyle=""), *map(_key_mark, encoding.markers.values())]
     labels = ["batch size:", *(f"{size:g}" for size in encoding.markers)]
+    if encoding.methods:
+        handles.append((_key_mark("o"), Line2D([], [], **HOLE)))
+        labels.append(", ".join(encoding.methods))
     figure.legend(handles, labels, ncols=len(labels), loc="outside lower center", frameon=False, handletextpad=0.1)
+
+
+def _key_mark(marker: str) -> Line2D:
+    return Line2D(
+        [], [], linestyle="", marker=marker, markersize=4.5, markerfacecolor="0.75", markeredgecolor="0.15"
+    )

@@ -226,6 +226,16 @@ def text(value: Cell) -> str:
     return "unknown" if value is None or value == "" else str(value)
 
 
+def method_of(row: Mapping[str, Cell]) -> str:
+    """The method a run was trained by; ``"plain"`` where it names none."""
+    return text(row.get("method") or PLAIN)
+
+
+def methods_of(rows: Rows) -> list[str]:
+    """Distinct methods other than plain training, sorted."""
+    return sorted({method_of(row) for row in rows} - {PLAIN})
+
+
 def distinct(values: Iterable[float]) -> list[float]:
     """Distinct finite values, ascending."""
     return sorted({value for value in values if math.isfinite(value)})
