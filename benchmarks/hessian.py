@@ -11,6 +11,7 @@ which is printed apart. PyHessian, which takes minutes, gets fewer rounds.
     python benchmarks/hessian.py --workloads resnet20 --rounds 2
     python benchmarks/hessian.py --workloads --trajectory adam sgd --steps 1 16 # products along a run
     python benchmarks/hessian.py --workloads --layouts             # memory layouts and convolution paths
+    python benchmarks/hessian.py --workloads --profile cnn         # where the time of a product goes
 """
 
 from __future__ import annotations
@@ -80,6 +81,7 @@ def main() -> None:
     parser.add_argument("--trajectory", nargs="*", choices=["adam", "sgd"], default=[])
     parser.add_argument("--steps", type=int, nargs="+", default=[16], help="mini-batches between snapshots")
     parser.add_argument("--layouts", action="store_true")
+    parser.add_argument("--profile", nargs="*", choices=["cnn", "mlp", "resnet20"], default=[])
     parser.add_argument("--output", type=Path, default=None, help="JSON file of all that is printed")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -87,6 +89,7 @@ def main() -> None:
     reports = [report(name, rivals, arguments.rounds, arguments.slow_rounds) for name in arguments.workloads]
     reports += [along(optimizer, steps) for optimizer in arguments.trajectory for steps in arguments.steps]
     reports += [layouts(name) for name in ("cnn", "resnet20") if arguments.layouts]
+    reports += [profiled(name) for name in arguments.profile]
     if arguments.output is not None:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
         arguments.output.write_text(json.dumps(reports, indent=2))
@@ -281,6 +284,23 @@ def layouts(name: str) -> dict[str, Any]:
     for setting, (gradient, time_of_product) in best.items():
         print(f"{name}, {setting}: gradient {gradient:.3f} s, product {time_of_product:.3f} s", flush=True)
     return {"layouts": name} | best
+
+
+def profiled(name: str) -> dict[str, Any]:
+    """Share of each kind of operation in the time of ten products."""
+    load = workload(name)
+    (x, y), *_ = load.batches
+    phi = parameter_objective(load.model, x, y)
+    product, vector = phi.linearize(phi.origin), torch.randn_like(phi.origin)
+    product(vector)
+    with torch.profiler.profile() as trace:
+        for _ in range(10):
+            product(vector)
+    spent = {event.key: event.self_cpu_time_total for event in trace.key_averages()}
+    shares = {key: time / sum(spent.values()) for key, time in spent.items()}
+    for key, share in sorted(shares.items(), key=lambda item: -item[1])[:12]:
+        print(f"{name}, {key}: {share:.1%}", flush=True)
+    return {"profile": name} | shares
 
 
 def contiguous(tensor: Tensor) -> Tensor:

@@ -208,8 +208,8 @@ def running(*command: object) -> Iterator[subprocess.Popen[bytes]]:
 
 
 @contextmanager
-def cluster(workers: int = 2) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """A scheduler and workers in processes of their own; the scheduler's address and process."""
+def cluster(workers: int = 2) -> Iterator[tuple[str, subprocess.Popen[bytes], list[int]]]:
+    """A scheduler and workers in processes of their own: its address, its process, and theirs by number."""
     distributed = pytest.importorskip("distributed")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -221,15 +221,20 @@ def cluster(workers: int = 2) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     with running(*scheduler) as process, running(*worker):
         with distributed.Client(address, timeout=60, set_as_default=False) as client:
             client.wait_for_workers(workers, timeout=120)
-        yield address, process
+            processes = list(client.run(os.getpid).values())
+        yield address, process, processes
 
 
 def test_dask_gives_the_same_table(runs: Path, expected: bytes, tmp_path: Path) -> None:
-    """And a scheduler that is killed ends the command, after which the rest is measured."""
-    with cluster() as (address, scheduler), Ledger(tmp_path / "ledger.sqlite") as ledger:
+    """Also when a worker is killed; a scheduler that is killed ends the command, and the rest is measured then."""
+    with cluster() as (address, scheduler, workers), Ledger(tmp_path / "ledger.sqlite") as ledger:
         with dask_cluster(address) as found:
             assert found.workers == 2
-            assert finish(runs, ledger, found.make_executor, found.workers)[0] == expected
+            measuring = execute(plan_of(runs, ledger), ledger, found.make_executor, workers=2)
+            next(measuring)
+            os.kill(workers[0], signal.SIGKILL)
+            assert {row["status"] for row in measuring} == {OK}
+            assert finish(runs, ledger, found.make_executor)[0] == expected
         with Ledger(tmp_path / "killed.sqlite") as other, dask_cluster(address) as found:
             plan = plan_of(runs, other)
             rows = execute(plan, other, found.make_executor, workers=2)
