@@ -230,7 +230,7 @@ def test_packing(stored: Path, tmp_path: Path) -> None:
     for name in ("samples_seen", "step", "epoch", "role", "batch_loss", "theta_sha256"):
         assert getattr(packed, name).tolist() == getattr(whole, name).tolist()
     assert all(packed.read(row).tobytes() == whole.read(row).tobytes() for row in range(15))
-    assert [row.tobytes() for row in whole.read_all()] == [packed.read(row).tobytes() for row in range(15)]
+    assert [row.tobytes() for row, _ in whole.read_all()] == [packed.read(row).tobytes() for row in range(15)]
     assert (packed.description, packed.outcome) == (whole.description, whole.outcome)
     assert packed.provenance == whole.provenance
     assert {name: values.tolist() for name, values in packed.metrics.items()} == {

@@ -218,8 +218,8 @@ def test_an_edited_description(run: Path) -> None:
 
 def test_newer_schemas_are_refused_by_name(run: Path) -> None:
     with h5py.File(segments(run)[0], "r+") as file:
-        file.attrs.modify("schema", 2)
-    with pytest.raises(UnsupportedSchemaError, match=r"schema 2; .*up to 1"):
+        file.attrs.modify("schema", 3)
+    with pytest.raises(UnsupportedSchemaError, match=r"schema 3; .*up to 2"):
         open_run(run)
     value = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps({**value, "schema": 9}))

@@ -116,8 +116,8 @@ def test_description_refuses_what_json_cannot_hold() -> None:
 
 def test_description_from_foreign_json() -> None:
     value = describe(5).to_dict()
-    with pytest.raises(UnsupportedSchemaError, match="schema 2"):
-        RunDescription.from_json(json.dumps({**value, "schema": 2, "flavour": 1}))
+    with pytest.raises(UnsupportedSchemaError, match="schema 3"):
+        RunDescription.from_json(json.dumps({**value, "schema": 3, "flavour": 1}))
     wrong: list[dict[str, Any]] = [
         {"model": 1}, {"layout": [{}]}, {"layout": [3]}, {"config": []}, {"data_sha256": "0"}, {"more": 1},
         {"layout": [{"name": "w", "shape": [5], "offset": 1, "numel": 5}]},

@@ -277,7 +277,7 @@ def test_state_that_does_not_fit(name: str) -> None:
 
 
 def stored_is_finite(run: Run) -> bool:
-    return all(np.isfinite(vector).all() for vector in run.read_all())
+    return all(np.isfinite(vector).all() for vector, _ in run.read_all())
 
 
 # Learning rates at which the loss or the weights leave float32, early or late.

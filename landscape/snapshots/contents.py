@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 
 from landscape.errors import NotFiniteError
+from landscape.snapshots.buffers import num_bytes
 from landscape.snapshots.description import RunDescription, check_schema
 from landscape.snapshots.hdf5 import (
     checked_dataset,
@@ -21,7 +22,7 @@ from landscape.snapshots.hdf5 import (
     read_attribute,
     read_group,
 )
-from landscape.snapshots.image import PACKED_FORMAT, SEGMENT_FORMAT
+from landscape.snapshots.image import PACKED_FORMAT, SEGMENT_FORMAT, Weights
 from landscape.snapshots.segment import (
     COLUMNS,
     METRIC_TYPE,
@@ -127,25 +128,41 @@ def _check_index(file: h5py.File, header: Header, index: Index) -> None:
         raise corrupt(file, "the index", "does not match its digest")
 
 
-def theta_dataset(file: h5py.File, rows: int, length: int) -> h5py.Dataset:
-    """/theta, float32 (rows, length), fit to be read row by row; CorruptSnapshotError or UnsafeFileError."""
-    dataset, _ = checked_dataset(file, "theta")
-    with damage_reported(file.filename, "/theta"):
-        expect(file, dataset, "<f4", (rows, length))
+@dataclass(frozen=True, eq=False)
+class StoredRows:
+    """Weights (n, P) and buffers (n, B) of a file, fit to be read row by row."""
+
+    file: h5py.File
+    theta: h5py.Dataset
+    buffers: h5py.Dataset | None
+
+
+def stored_rows(file: h5py.File, rows: int, length: int, size: int) -> StoredRows:
+    """/theta, float32 (rows, length), and /buffers, uint8 (rows, size); CorruptSnapshotError, UnsafeFileError."""
+    theta = _matrix(file, "theta", "<f4", (rows, length))
+    return StoredRows(file, theta, _matrix(file, "buffers", "|u1", (rows, size)) if size else None)
+
+
+def _matrix(file: h5py.File, name: str, dtype: str, shape: tuple[int, int]) -> h5py.Dataset:
+    dataset, _ = checked_dataset(file, name)
+    with damage_reported(file.filename, f"/{name}"):
+        expect(file, dataset, dtype, shape)
     return dataset
 
 
-def read_row(file: h5py.File, dataset: h5py.Dataset, row: int, digest: bytes) -> Array:
-    """Weights of one snapshot, float32 (P,), verified; CorruptSnapshotError or NotFiniteError."""
+def read_row(stored: StoredRows, row: int, digest: bytes) -> Weights:
+    """Weights of one snapshot, float32 (P,), and its buffers, verified; CorruptSnapshotError or NotFiniteError."""
+    file = stored.file
     with damage_reported(file.filename, f"row {row} of /theta"):
-        vector = native(dataset[row])
-    if theta_digest(vector) != digest:
+        vector = native(stored.theta[row])
+        buffers = None if stored.buffers is None else native(stored.buffers[row])
+    if theta_digest(vector, buffers) != digest:
         raise corrupt(file, f"row {row} of /theta", "does not match its sha256")
     if not np.isfinite(vector).all():
         raise NotFiniteError(
             f"{file.filename}: row {row} of /theta holds NaN or infinity. Use an earlier snapshot of the run."
         )
-    return vector
+    return vector, buffers
 
 
 def read_resume(file: h5py.File, header: Header) -> dict[str, Array]:
@@ -160,8 +177,14 @@ def read_segment(file: h5py.File) -> Segment:
     """All of a file, verified; CorruptSnapshotError, UnsafeFileError, NotFiniteError."""
     header = read_header(file)
     index = read_index(file, header)
-    digests = [digest.tobytes() for digest in index.theta_sha256]
-    dataset = theta_dataset(file, header.num_snapshots, header.num_parameters)
-    theta = np.stack([read_row(file, dataset, row, digest) for row, digest in enumerate(digests)])
-    resume = read_resume(file, header)
-    return Segment(theta, **columns_of(index), metrics=index.metrics, resume=resume)
+    size = num_bytes(read_description(file, header).buffers)
+    stored = stored_rows(file, header.num_snapshots, header.num_parameters, size)
+    rows = [read_row(stored, row, digest.tobytes()) for row, digest in enumerate(index.theta_sha256)]
+    theta, buffers = np.stack([row[0] for row in rows]), [row[1] for row in rows if row[1] is not None]
+    return Segment(
+        theta,
+        **columns_of(index),
+        metrics=index.metrics,
+        resume=read_resume(file, header),
+        buffers=np.stack(buffers) if buffers else None,
+    )

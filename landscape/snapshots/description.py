@@ -10,9 +10,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from landscape.errors import ConfigurationError, CorruptSnapshotError, UnsupportedSchemaError
+from landscape.snapshots.buffers import BufferLayout, BufferSlot, check_buffer_layout
 from landscape.snapshots.layout import Layout, ParameterSlot, check_layout
 
-SCHEMA = 1
+# The newest schema; a run without buffers is written as the first, which all versions read.
+SCHEMA = 2
 _KEYS = frozenset({"model", "model_args", "layout", "config", "data_sha256"})
 
 
@@ -57,21 +59,28 @@ def check_schema(value: dict[str, Any], source: str) -> None:
 
 @dataclass(frozen=True)
 class RunDescription:
-    """Model, its arguments, layout, settings and data of a run; values are plain JSON."""
+    """Model, its arguments, layout, settings, data and buffers of a run; values are plain JSON."""
 
     model: str
     model_args: dict[str, Any]
     layout: Layout
     config: dict[str, Any]
     data_sha256: str
+    buffers: BufferLayout = ()
 
     def __post_init__(self) -> None:
         check_layout(self.layout)
+        check_buffer_layout(self.buffers)
         for name in ("model_args", "config"):
             # The round trip copies the value and makes tuples lists, as they will be read back.
             object.__setattr__(self, name, json.loads(canonical_json(getattr(self, name))))
         if not re.fullmatch("[0-9a-f]{64}", self.data_sha256):
             raise ConfigurationError(f"Got data_sha256 {self.data_sha256!r}; it must be 64 lower-case hex digits.")
+
+    @property
+    def schema(self) -> int:
+        """The oldest schema that can hold the run."""
+        return SCHEMA if self.buffers else 1
 
     @functools.cached_property
     def run_id(self) -> str:
@@ -80,13 +89,15 @@ class RunDescription:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {
+        value = {
             "model": self.model,
             "model_args": self.model_args,
             "layout": [{**asdict(slot), "shape": list(slot.shape)} for slot in self.layout],
             "config": self.config,
             "data_sha256": self.data_sha256,
         }
+        buffers = [{**asdict(slot), "shape": list(slot.shape)} for slot in self.buffers]
+        return value | ({"buffers": buffers} if buffers else {})
 
     def to_json(self) -> str:
         """Canonical JSON text."""
@@ -108,27 +119,39 @@ class RunDescription:
             raise CorruptSnapshotError(f"{source} does not describe a run: {problem}. Restore it from a copy.")
         try:
             layout = tuple(_slot_of(entry) for entry in value["layout"])
-            return cls(value["model"], value["model_args"], layout, value["config"], value["data_sha256"])
+            buffers = tuple(_buffer_of(entry) for entry in value.get("buffers", ()))
+            return cls(value["model"], value["model_args"], layout, value["config"], value["data_sha256"], buffers)
         except ConfigurationError as error:
             raise CorruptSnapshotError(f"{source} does not describe a run. {error}") from error
 
 
 def _problem_of(value: Any) -> str:
-    if not isinstance(value, dict) or set(value) != _KEYS:
+    if not isinstance(value, dict) or set(value) - {"buffers"} != _KEYS:
         keys = sorted(value) if isinstance(value, dict) else type(value).__name__
         return f"it holds {keys} instead of {sorted(_KEYS)}"
     types = {"model": str, "model_args": dict, "layout": list, "config": dict, "data_sha256": str}
+    types |= {"buffers": list} if "buffers" in value else {}
     wrong = [f"{name!r} is not a {kind.__name__}" for name, kind in types.items() if type(value[name]) is not kind]
     return "; ".join(wrong)
 
 
 def _slot_of(entry: Any) -> ParameterSlot:
-    if not isinstance(entry, dict) or set(entry) != {"name", "shape", "offset", "numel"}:
-        raise ConfigurationError(f"Got the layout entry {entry!r}; it needs name, shape, offset and numel.")
-    numbers = [entry["offset"], entry["numel"], *(entry["shape"] if isinstance(entry["shape"], list) else [None])]
-    if type(entry["name"]) is not str or any(type(number) is not int for number in numbers):
-        raise ConfigurationError(f"Got the layout entry {entry!r} with values of wrong types.")
+    _check_entry(entry, texts=("name",), numbers=("offset", "numel"))
     return ParameterSlot(entry["name"], tuple(entry["shape"]), entry["offset"], entry["numel"])
+
+
+def _buffer_of(entry: Any) -> BufferSlot:
+    _check_entry(entry, texts=("name", "dtype"), numbers=("offset", "length"))
+    return BufferSlot(entry["name"], entry["dtype"], tuple(entry["shape"]), entry["offset"], entry["length"])
+
+
+def _check_entry(entry: Any, texts: tuple[str, ...], numbers: tuple[str, ...]) -> None:
+    names = {*texts, *numbers, "shape"}
+    if not isinstance(entry, dict) or set(entry) != names:
+        raise ConfigurationError(f"Got the layout entry {entry!r}; it needs {', '.join(sorted(names))}.")
+    counts = [*(entry[name] for name in numbers), *(entry["shape"] if type(entry["shape"]) is list else [None])]
+    if any(type(entry[name]) is not str for name in texts) or any(type(count) is not int for count in counts):
+        raise ConfigurationError(f"Got the layout entry {entry!r} with values of wrong types.")
 
 
 def differences(stored: RunDescription, asked: RunDescription) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from landscape.errors import CorruptSnapshotError, MissingSnapshotError, SnapshotError, UnsafeFileError
 from landscape.snapshots.contents import Header
-from landscape.snapshots.description import SCHEMA, RunDescription, canonical_json, check_schema, parse_json
+from landscape.snapshots.description import RunDescription, canonical_json, check_schema, parse_json
 from landscape.snapshots.hdf5 import check_regular
 
 RUN_FILE = "run.json"
@@ -91,7 +91,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def run_info_bytes(info: RunInfo) -> bytes:
     """Contents of run.json."""
     value: dict[str, Any] = {
-        "schema": SCHEMA,
+        "schema": info.description.schema,
         "format": RUN_FORMAT,
         "run_id": info.description.run_id,
         "description": info.description.to_dict(),

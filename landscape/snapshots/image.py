@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import repeat
 
 import h5py
 import numpy as np
 
-from landscape.snapshots.description import SCHEMA, RunDescription
+from landscape.snapshots.buffers import num_bytes
+from landscape.snapshots.description import RunDescription
 from landscape.snapshots.layout import num_parameters
 from landscape.snapshots.segment import Array, Index, Segment, arrays_digest, index_arrays, index_of
 
@@ -33,6 +35,14 @@ class Contents:
     documents: Mapping[str, bytes]
 
 
+Weights = tuple[Array, Array | None]
+
+
+def weights_of(segment: Segment) -> Iterator[Weights]:
+    """Weights and buffers of each snapshot."""
+    return zip(segment.theta, repeat(None) if segment.buffers is None else segment.buffers, strict=False)
+
+
 def text_array(text: bytes) -> Array:
     """Text as uint8 (length,): attributes could hold only 64 kB."""
     return np.frombuffer(text, np.uint8)
@@ -46,10 +56,18 @@ def _write_array(file: h5py.File, name: str, values: Array) -> None:
     file.create_dataset(name, data=little, **options)
 
 
-def _write_theta(file: h5py.File, shape: tuple[int, int], rows: Iterable[Array]) -> None:
-    dataset = file.create_dataset("theta", shape, "<f4", chunks=(1, shape[1]), fletcher32=True)
-    for position, row in enumerate(rows):
-        dataset[position] = row
+def _create(file: h5py.File, name: str, shape: tuple[int, int], dtype: str) -> h5py.Dataset:
+    return file.create_dataset(name, shape, dtype, chunks=(1, shape[1]), fletcher32=True)
+
+
+def _write_rows(file: h5py.File, description: RunDescription, count: int, rows: Iterable[Weights]) -> None:
+    length, size = num_parameters(description.layout), num_bytes(description.buffers)
+    theta = _create(file, "theta", (count, length), "<f4")
+    stored = _create(file, "buffers", (count, size), "|u1") if size else None
+    for position, (vector, buffers) in enumerate(rows):
+        theta[position] = vector
+        if stored is not None:
+            stored[position] = buffers
 
 
 def _write_attributes(file: h5py.File, attributes: Mapping[str, str | int]) -> None:
@@ -60,24 +78,23 @@ def _write_attributes(file: h5py.File, attributes: Mapping[str, str | int]) -> N
             file.attrs.create(name, np.bytes_(value.encode("ascii")), dtype=f"S{max(len(value), 64)}")
 
 
-def write_contents(file: h5py.File, contents: Contents, rows: Iterable[Array]) -> None:
-    """Fill an empty file; ``rows`` are the weights of the index's snapshots, float32 (P,) each."""
-    length = num_parameters(contents.description.layout)
+def write_contents(file: h5py.File, contents: Contents, rows: Iterable[Weights]) -> None:
+    """Fill an empty file; ``rows`` are weights float32 (P,) and buffers uint8 (B,) of the index's snapshots."""
     documents = {"description": contents.description.to_json().encode(), **contents.documents}
     small = {**index_arrays(contents.index), **{name: text_array(text) for name, text in documents.items()}}
     attributes: dict[str, str | int] = {
         "format": contents.format,
-        "schema": SCHEMA,
+        "schema": contents.description.schema,
         "run_id": contents.description.run_id,
         "sequence": contents.sequence,
         "num_snapshots": len(contents.index),
-        "num_parameters": length,
+        "num_parameters": num_parameters(contents.description.layout),
         "previous": contents.previous,
         "index_sha256": arrays_digest(small),
         "resume_sha256": arrays_digest(contents.resume),
     }
     _write_attributes(file, attributes)
-    _write_theta(file, (len(contents.index), length), rows)
+    _write_rows(file, contents.description, len(contents.index), rows)
     for name in sorted(small):
         _write_array(file, name, small[name])
     for name in sorted(contents.resume):
@@ -89,7 +106,7 @@ def segment_image(description: RunDescription, sequence: int, previous: str, seg
     contents = Contents(SEGMENT_FORMAT, sequence, previous, description, index_of(segment), segment.resume, {})
     buffer = io.BytesIO()
     with h5py.File(buffer, "w", libver=LIBVER) as file:
-        write_contents(file, contents, segment.theta)
+        write_contents(file, contents, weights_of(segment))
     return buffer.getvalue()
 
 

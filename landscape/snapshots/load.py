@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from landscape.snapshots.buffers import unpack_buffers
 from landscape.snapshots.layout import unflatten
 from landscape.snapshots.reader import Run, open_run
 from landscape.snapshots.segment import Role
@@ -60,11 +61,11 @@ def epoch_metrics(run: Run, position: Position) -> dict[str, float]:
 
 def snapshot_of(run: Run, index: int) -> Snapshot:
     """Snapshot at one row of an open run; MissingSnapshotError, CorruptSnapshotError, NotFiniteError."""
-    parameters = unflatten(run.description.layout, run.read(index))
+    vector, stored = run.read_weights(index)
     position = position_of(run, index)
     return Snapshot(
-        parameters=parameters,
-        buffers={},
+        parameters=unflatten(run.description.layout, vector),
+        buffers={} if stored is None else unpack_buffers(run.description.buffers, stored),
         model=run.description.model,
         model_args=run.description.model_args,
         config=run.description.config,

@@ -9,6 +9,7 @@ from pathlib import Path
 import h5py
 
 from landscape.errors import SnapshotError
+from landscape.snapshots.buffers import num_bytes
 from landscape.snapshots.commit import beside, check_free
 from landscape.snapshots.contents import read_header, read_resume
 from landscape.snapshots.description import canonical_json
@@ -45,7 +46,8 @@ def _write(path: Path, run: Run) -> None:
 
 def _check_space(folder: Path, run: Run) -> None:
     """Refuse before HDF5 meets a full disk, which it may not survive; SnapshotError."""
-    needed = len(run) * (4 * num_parameters(run.description.layout) + 256) + 2**20
+    row = 4 * num_parameters(run.description.layout) + num_bytes(run.description.buffers)
+    needed = len(run) * (row + 256) + 2**20
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise SnapshotError(

@@ -13,14 +13,16 @@ import h5py
 import numpy as np
 
 from landscape.errors import CorruptSnapshotError, MissingSnapshotError
+from landscape.snapshots.buffers import num_bytes
 from landscape.snapshots.contents import (
     Header,
+    StoredRows,
     read_description,
     read_documents,
     read_header,
     read_index,
     read_row,
-    theta_dataset,
+    stored_rows,
 )
 from landscape.snapshots.description import RunDescription, parse_json
 from landscape.snapshots.directory import (
@@ -36,6 +38,7 @@ from landscape.snapshots.directory import (
     read_run_info,
 )
 from landscape.snapshots.hdf5 import corrupt, open_hdf5
+from landscape.snapshots.image import Weights
 from landscape.snapshots.layout import num_parameters
 from landscape.snapshots.locate import resolve
 from landscape.snapshots.segment import Array, Index, join_indices
@@ -80,26 +83,34 @@ class Run:
 
     def read(self, index: int) -> Array:
         """Weights at ``index``, float32 (P,), verified; the errors of ``open_run``, NotFiniteError."""
+        return self.read_weights(index)[0]
+
+    def read_weights(self, index: int) -> Weights:
+        """Weights at ``index`` and its buffers, uint8 (B,) or None, verified; the errors of ``read``."""
         place = check_index(self, index)
         part = next(part for part in self.parts if place < part.start + part.length)
         with open_hdf5(part.path) as file:
             try:
-                dataset = theta_dataset(file, part.length, num_parameters(self.description.layout))
-                return read_row(file, dataset, place - part.start, bytes(self.theta_sha256[place]))
+                stored = self._stored(file, part)
+                return read_row(stored, place - part.start, bytes(self.theta_sha256[place]))
             except CorruptSnapshotError:
                 self._check_part(
                     file, part
                 )  # another file may explain it; the digest of the row stands for all else
                 raise
 
-    def read_all(self) -> Iterator[Array]:
-        """Weights of every snapshot in order, float32 (P,) each; the errors of ``read``."""
+    def read_all(self) -> Iterator[Weights]:
+        """Weights and buffers of every snapshot in order; the errors of ``read``."""
         for part in self.parts:
             with open_hdf5(part.path) as file:
                 self._check_part(file, part)
-                dataset = theta_dataset(file, part.length, num_parameters(self.description.layout))
+                stored = self._stored(file, part)
                 for row in range(part.length):
-                    yield read_row(file, dataset, row, bytes(self.theta_sha256[part.start + row]))
+                    yield read_row(stored, row, bytes(self.theta_sha256[part.start + row]))
+
+    def _stored(self, file: h5py.File, part: _Part) -> StoredRows:
+        description = self.description
+        return stored_rows(file, part.length, num_parameters(description.layout), num_bytes(description.buffers))
 
     def _check_part(self, file: h5py.File, part: _Part) -> None:
         header = read_header(file)

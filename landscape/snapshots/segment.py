@@ -39,7 +39,8 @@ _ALL_ROLES = int(Role.BEFORE | Role.AFTER | Role.EPOCH_END)
 class Segment:
     """Snapshots theta float32 (n, P), their columns (n,), metrics (m,) per ended epoch, and resume state.
 
-    Metrics are empty, or hold "epoch"; resume state belongs to the last row of theta.
+    Metrics are empty, or hold "epoch"; resume state belongs to the last row of theta. Buffers are bytes, uint8
+    (n, B), of which most networks have none.
     """
 
     theta: Array
@@ -50,6 +51,7 @@ class Segment:
     batch_loss: Array
     metrics: dict[str, Array]
     resume: dict[str, Array] = field(default_factory=dict)
+    buffers: Array | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,14 +70,19 @@ class Index:
         return len(self.step)
 
 
-def theta_digest(vector: Array) -> bytes:
-    """The 32 bytes of the sha256 of a vector (P,) as little-endian float32."""
-    return hashlib.sha256(vector.astype("<f4", copy=False).tobytes()).digest()
+def theta_digest(vector: Array, buffers: Array | None = None) -> bytes:
+    """The 32 bytes of the sha256 of a vector (P,) as little-endian float32, and of the buffers (B,) behind it."""
+    digest = hashlib.sha256(vector.astype("<f4", copy=False).tobytes())
+    if buffers is not None:
+        digest.update(buffers.tobytes())
+    return digest.digest()
 
 
-def digests_of(rows: Iterable[Array]) -> Array:
-    """Digest of each vector, uint8 (n, 32)."""
-    return np.frombuffer(b"".join(theta_digest(row) for row in rows), np.uint8).reshape(-1, 32)
+def digests_of(segment: Segment) -> Array:
+    """Digest of each snapshot, uint8 (n, 32)."""
+    buffers = [None] * len(segment.theta) if segment.buffers is None else segment.buffers
+    digests = (theta_digest(*row) for row in zip(segment.theta, buffers, strict=True))
+    return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
 
 
 def arrays_digest(arrays: Mapping[str, Array]) -> str:
@@ -96,7 +103,7 @@ def columns_of(value: Segment | Index) -> dict[str, Array]:
 
 def index_of(segment: Segment) -> Index:
     """Index of a segment; hashes every vector."""
-    return Index(**columns_of(segment), theta_sha256=digests_of(segment.theta), metrics=segment.metrics)
+    return Index(**columns_of(segment), theta_sha256=digests_of(segment), metrics=segment.metrics)
 
 
 def index_arrays(index: Index) -> dict[str, Array]:
@@ -190,7 +197,19 @@ def _resume(segment: Segment) -> dict[str, Array]:
     return arrays
 
 
-def checked(segment: Segment, num_parameters: int) -> Segment:
+def _buffers(segment: Segment, num_bytes: int) -> Array | None:
+    if segment.buffers is None and not num_bytes:
+        return None
+    buffers = np.empty(0) if segment.buffers is None else np.asarray(segment.buffers)
+    if buffers.dtype != np.uint8 or buffers.shape != (len(segment.theta), num_bytes):
+        raise _refuse(
+            f"buffers are {buffers.dtype} of shape {buffers.shape}",
+            f"They must be uint8 ({len(segment.theta)}, {num_bytes}), as pack_buffers() makes them.",
+        )
+    return buffers if num_bytes else None
+
+
+def checked(segment: Segment, num_parameters: int, num_bytes: int = 0) -> Segment:
     """Copy of a segment in the file's types; ConfigurationError on wrong shapes or types, NotFiniteError."""
     theta = _theta(segment, num_parameters)
     columns = {name: _column(segment, name, len(theta)) for name in COLUMNS}
@@ -198,4 +217,5 @@ def checked(segment: Segment, num_parameters: int) -> Segment:
     for name in ("samples_seen", "step", "epoch"):
         if columns[name].min() < 0 or np.any(np.diff(columns[name]) < 0):
             raise _refuse(f"{name} is negative or goes back", "Store snapshots in the order of training.")
-    return Segment(theta, **columns, metrics=_metrics(segment), resume=_resume(segment))
+    buffers = _buffers(segment, num_bytes)
+    return Segment(theta, **columns, metrics=_metrics(segment), resume=_resume(segment), buffers=buffers)

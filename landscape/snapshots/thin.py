@@ -27,7 +27,10 @@ from landscape.snapshots.select import select_index
 
 def _chosen(run: Run, rows: list[int]) -> Segment:
     columns = {name: getattr(run, name)[rows] for name in COLUMNS}
-    return Segment(np.stack([run.read(row) for row in rows]), **columns, metrics=run.metrics)
+    weights = [run.read_weights(row) for row in rows]
+    buffers = [stored for _, stored in weights if stored is not None]
+    theta = np.stack([vector for vector, _ in weights])
+    return Segment(theta, **columns, metrics=run.metrics, buffers=np.stack(buffers) if buffers else None)
 
 
 def _fill(folder: Path, run: Run, positions: Sequence[str]) -> None:

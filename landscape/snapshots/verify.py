@@ -11,6 +11,7 @@ from pathlib import Path
 import h5py
 
 from landscape.errors import LandscapeError, MissingSnapshotError
+from landscape.snapshots.buffers import num_bytes
 from landscape.snapshots.contents import (
     Header,
     read_description,
@@ -18,7 +19,7 @@ from landscape.snapshots.contents import (
     read_index,
     read_resume,
     read_row,
-    theta_dataset,
+    stored_rows,
 )
 from landscape.snapshots.directory import (
     SegmentFile,
@@ -70,10 +71,11 @@ class _Findings:
 
 
 def _check_rows(file: h5py.File, header: Header, index: Index, findings: _Findings) -> None:
-    dataset = theta_dataset(file, header.num_snapshots, header.num_parameters)
+    size = num_bytes(read_description(file, header).buffers)
+    stored = stored_rows(file, header.num_snapshots, header.num_parameters, size)
     for row in range(len(index)):
         with findings.collected():
-            read_row(file, dataset, row, bytes(index.theta_sha256[row]))
+            read_row(stored, row, bytes(index.theta_sha256[row]))
             findings.num_snapshots += 1
 
 

@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from landscape.errors import ConfigurationError, RunConflictError, SnapshotError
 from landscape.provenance import provenance as current_provenance
+from landscape.snapshots.buffers import num_bytes
 from landscape.snapshots.claim import check_writable, stored_run, take_lock
 from landscape.snapshots.commit import commit_bytes, make_directory, remove_orphans, sync_directory
 from landscape.snapshots.contents import read_segment
@@ -146,7 +147,8 @@ class RunWriter:
         self._check_open()
         if self._outcome is not None:
             raise RunConflictError(f"{self.path} has ended ({self._outcome['outcome']}). Use another directory.")
-        values = checked(segment, num_parameters(self.description.layout))
+        lengths = num_parameters(self.description.layout), num_bytes(self.description.buffers)
+        values = checked(segment, *lengths)
         start = (int(values.samples_seen[0]), int(values.step[0]), int(values.epoch[0]))
         if any(now < before for now, before in zip(start, self._position, strict=True)):
             raise ConfigurationError(

@@ -56,7 +56,7 @@ def _pairs(run: Run) -> Array:
 
 def _step_norms(run: Run, rows: Array) -> Array:
     wanted, norms, previous = set(rows.tolist()), [], np.empty(0)
-    for row, theta in enumerate(run.read_all()):
+    for row, (theta, _) in enumerate(run.read_all()):
         if row in wanted:
             norms.append(float(np.linalg.norm(theta.astype(np.float64) - previous)))
         previous = theta
