@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from landscape.problem.datasets import load_dataset
-from landscape.problem.models import model_with
+from landscape.problem.model_sources import model_with
 from landscape.robustness.accuracy import predict
 from landscape.robustness.balls import distances
 from landscape.robustness.ladder import run_ladder

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from . import options
 from .output import print_json, print_table, progress
+
+if TYPE_CHECKING:
+    from landscape.study.given import Given
 
 # Radii that are attacked if none is named, by norm.
 RADII = {"inf": (0.1, 0.2, 0.3), "2": (0.5, 1.0, 2.0)}
@@ -64,9 +67,6 @@ RADII = {"inf": (0.1, 0.2, 0.3), "2": (0.5, 1.0, 2.0)}
     help="Compare with this run, sample by sample (McNemar).",
 )
 @click.option(
-    "--dataset", default=None, show_default="the snapshot's own", help="Attack test images of this dataset."
-)
-@click.option(
     "--ledger",
     type=click.Path(path_type=Path, dir_okay=False),
     default=None,
@@ -107,7 +107,7 @@ def command(
         raise click.BadParameter("FGSM alone is measured in the norm inf; add --ladder.", param_hint="--norm")
     _refuse_idle_options(settings | {"effort": effort, "ledger": ledger}, whole)
     if not whole:
-        names = ("run", "at", "dataset", "seed", "device", "threads", "as_json")
+        names = ("run", "at", "given", "seed", "device", "threads", "as_json")
         _fgsm(eps=radii, samples=samples or 10_000, **{name: settings[name] for name in names})
         return
     from .ladder import Request, attack
@@ -139,7 +139,7 @@ def _fgsm(
     at: str,
     eps: tuple[float, ...],
     samples: int,
-    dataset: str | None,
+    given: Given,
     seed: int,
     device: str,
     threads: int | None,
@@ -147,7 +147,7 @@ def _fgsm(
 ) -> None:
     from .problem import identity, load
 
-    snapshot, problem = load(run, at, device, threads, dataset)
+    snapshot, problem = load(run, at, device, threads, given)
     from landscape.robustness.accuracy import accuracy, robust_accuracy
     from landscape.robustness.fgsm import READINGS
 

@@ -13,7 +13,7 @@ import click
 
 from . import options
 from .output import note, plain, print_json
-from .study import Command, any_failed, collect_rows, find_or_fail, study_options
+from .study import Command, any_failed, collect_rows, find_or_fail, look_up, study_options
 
 if TYPE_CHECKING:
     from landscape.study.associations import Correlations
@@ -53,9 +53,16 @@ def check_tested(settings: dict[str, Any]) -> None:
             )
 
 
-def collect_repeats(runs: Sequence[str], settings: dict[str, Any]) -> list[list[Row]]:
-    """The rows of all runs on each further part of the data."""
-    return [collect_rows(runs, settings | {"part": part}) for part in range(1, settings["repeat"] + 1)]
+def collect_all(runs: Sequence[str], settings: dict[str, Any]) -> tuple[list[Row], list[list[Row]]]:
+    """The rows of all runs, and again on each further part of the data; refused before if there are too few."""
+    from landscape.study.survey import check_parts
+
+    parts = [settings | {"part": part} for part in range(settings["repeat"] + 1)]
+    if len(parts) > 1:
+        with look_up(runs, parts[-1]) as (plan, _):
+            check_parts(plan)
+    rows, *repeats = (collect_rows(runs, part) for part in parts)
+    return rows, repeats
 
 
 def correlate_rows(rows: list[Row], settings: dict[str, Any], repeats: Sequence[list[Row]] = ()) -> Correlations:
@@ -99,7 +106,7 @@ def command(
     check_tested(settings)
     find_or_fail(runs)
     output.mkdir(parents=True, exist_ok=True)
-    rows, repeats = collect_rows(runs, settings), collect_repeats(runs, settings)
+    rows, repeats = collect_all(runs, settings)
     from landscape.study.terminal import format_table
 
     correlations = correlate_rows(rows, settings, repeats)

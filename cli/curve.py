@@ -15,6 +15,7 @@ from .output import note, plain, print_json, print_table, progress
 
 if TYPE_CHECKING:
     from landscape.study.curve import Curve, CurveConfig
+    from landscape.study.given import Given
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ def curves(
     at: str,
     config: CurveConfig,
     output: Path,
+    given: Given,
     device: str,
     threads: int | None,
     as_json: bool,
@@ -40,7 +42,7 @@ def curves(
     """Trace what ``output`` does not hold yet, draw all curves in one figure, and print them."""
     tasks = _tasks(runs, at, config, output)
     output.mkdir(parents=True, exist_ok=True)
-    traced = _trace(tasks, config, device, threads)
+    traced = _trace(tasks, config, device, threads, given)
     os.environ["MPLBACKEND"] = "agg"  # whatever the environment asks for, files are drawn
     from landscape.report.curve import draw_curves
 
@@ -76,7 +78,9 @@ def _tasks(runs: Sequence[str], at: str, config: CurveConfig, output: Path) -> l
     ]
 
 
-def _trace(tasks: Sequence[_Task], config: CurveConfig, device: str, threads: int | None) -> list[Curve]:
+def _trace(
+    tasks: Sequence[_Task], config: CurveConfig, device: str, threads: int | None, given: Given
+) -> list[Curve]:
     """The curves of all tasks; each that was missing is kept as soon as it is traced."""
     import torch
 
@@ -92,7 +96,7 @@ def _trace(tasks: Sequence[_Task], config: CurveConfig, device: str, threads: in
     with progress(missing, "tracing") as bar:
         for task in bar:
             snapshot = load_snapshot(task.path, f"index={task.index}")
-            curve = trace_curve(snapshot, config, device, task.name)
+            curve = trace_curve(snapshot, config, device, task.name, given)
             write_curve(curve, task.file)
             known[task.key] = curve
     return [curve for curve in (known[task.key] for task in tasks) if curve is not None]

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from landscape.geometry.eigenpairs import Eigenpairs
     from landscape.problem.input_objective import InputObjective
     from landscape.problem.parameter_objective import ParameterObjective
+    from landscape.study.given import Given
     from landscape.study.problems import Problem
 
 # Samples by default: of the loss over θ, or images in X.
@@ -52,6 +53,7 @@ def command(
     space: str,
     every: int | None,
     output: Path,
+    given: Given,
     device: str,
     threads: int | None,
     as_json: bool,
@@ -71,12 +73,12 @@ def command(
     if settings["parameters"] and space == "x":
         raise click.BadParameter("are chosen in θ only.", param_hint="--parameters")
     if every is None:
-        converged = _at_one_point(run, at, space, device, threads, as_json, settings)
+        converged = _at_one_point(run, at, space, given, device, threads, as_json, settings)
     else:
         _check_whole_run(space, at)
         from .trajectory import trajectory
 
-        converged = trajectory(run, every, settings, output, device, threads, as_json)
+        converged = trajectory(run, every, settings, output, given, device, threads, as_json)
     if not converged:
         note("some pairs have not converged; raise --max-steps or --tol.")
         raise SystemExit(3)
@@ -90,12 +92,19 @@ def _check_whole_run(space: str, at: str) -> None:
 
 
 def _at_one_point(
-    run: str, at: str, space: str, device: str, threads: int | None, as_json: bool, settings: dict[str, Any]
+    run: str,
+    at: str,
+    space: str,
+    given: Given,
+    device: str,
+    threads: int | None,
+    as_json: bool,
+    settings: dict[str, Any],
 ) -> bool:
     """Print the pairs of one snapshot; returns whether all have converged."""
     from .problem import identity, load
 
-    snapshot, problem = load(run, at, device, threads)
+    snapshot, problem = load(run, at, device, threads, given)
     pairs, phi = _pairs(problem, space, **settings)
     settings["samples"] = len(phi.y)
     if as_json:

@@ -15,13 +15,34 @@ def _object(context: click.Context, parameter: click.Parameter, text: str) -> di
     return options.parse_object(text, parameter.opts[0], {"hidden": 25})
 
 
+def _numbers(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[float, ...] | None:
+    try:
+        return None if text is None else tuple(map(float, text.split(",")))
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} are no numbers such as 0.49,0.48,0.45.") from error
+
+
 @click.command(name="import")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
 @click.option("--output", required=True, type=click.Path(path_type=Path), metavar="RUN", help="Run directory.")
 @click.option(
-    "--model", default=None, help="cnn, mlp or logistic: whose weights these are.", show_default="unknown"
+    "--model",
+    default=None,
+    help="Whose weights these are: cnn, mlp, logistic, a classification model of torchvision such as resnet18, or "
+    "package.module:function, which is called and returns a torch.nn.Module.",
+    show_default="unknown",
 )
 @click.option("--model-args", default="{}", callback=_object, metavar="JSON", help="Arguments of the model.")
+@click.option(
+    "--mean", callback=_numbers, default=None, metavar="M[,M…]", help="Mean by channel that the network subtracts."
+)
+@click.option(
+    "--std",
+    callback=_numbers,
+    default=None,
+    metavar="S[,S…]",
+    help="Deviation by channel that it divides by, of images in [0, 1]; applied whenever the run is measured.",
+)
 @click.option("--dataset", default=None, help="Data it was trained on, such as mnist.", show_default="unknown")
 @click.option(
     "--settings",
@@ -46,6 +67,8 @@ def import_command(
     output: Path,
     mappings: tuple[str, ...],
     order: str,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
     as_json: bool,
     **settings: Any,
 ) -> None:
@@ -59,9 +82,14 @@ def import_command(
       landscape snapshots import epoch_*.pt --model cnn --dataset mnist --output runs/mine
     """
     from landscape.interchange import ImportOptions, import_run, parse_mapping
+    from landscape.problem.normalisation import Normalisation
 
+    if (mean is None) != (std is None):
+        raise click.UsageError("--mean and --std go together.")
+    normalisation = Normalisation(mean, std) if mean is not None and std is not None else None
     parsed = tuple(parse_mapping(text) for text in mappings)
-    result = import_run(files, output, ImportOptions(mappings=parsed, order_given=order == "given", **settings))
+    chosen = ImportOptions(mappings=parsed, order_given=order == "given", normalisation=normalisation, **settings)
+    result = import_run(files, output, chosen)
     for text in result.notes:
         note(text)
     if as_json:

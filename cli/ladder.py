@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from landscape.robustness.ladder import Ladder
     from landscape.snapshots import Snapshot
     from landscape.study.attack import AttackConfig
+    from landscape.study.given import Given
     from landscape.study.ledger import Ledger
     from landscape.study.problems import Problem
 
@@ -46,7 +47,7 @@ class Request:
     rungs: tuple[str, ...]
     sibling: str | None
     against: str | None
-    dataset: str | None
+    given: Given
     ledger: Path | None
     arrays: Path | None
     output: Path
@@ -58,7 +59,7 @@ class Request:
 
 def attack(request: Request) -> None:
     """Measure what is asked for, print it, and draw it."""
-    snapshot, problem = load(request.run, request.at, request.device, request.threads, request.dataset)
+    snapshot, problem = load(request.run, request.at, request.device, request.threads, request.given)
     config = _config(request)
     config.rungs()  # refuses unknown names before anything is written
     others = {name: _other(request, name) for name in (request.sibling, request.against) if name is not None}
@@ -112,8 +113,9 @@ def _config(request: Request) -> AttackConfig:
 
 
 def _inputs(request: Request, count: int) -> dict[str, Any]:
-    names = ("at", "eps", "norm", "rungs", "sibling", "against", "dataset", "seed")
+    names = ("at", "eps", "norm", "rungs", "sibling", "against", "seed")
     return {name: getattr(request, name) for name in names} | {
+        "dataset": request.given.dataset,
         "norm": "inf" if math.isinf(request.norm) else request.norm,
         "samples": count,
         "effort": "quick" if request.quick else "full",
@@ -121,7 +123,7 @@ def _inputs(request: Request, count: int) -> dict[str, Any]:
 
 
 def _other(request: Request, run: str) -> tuple[Snapshot, Problem]:
-    return load(run, request.at, request.device, request.threads, request.dataset)
+    return load(run, request.at, request.device, request.threads, request.given)
 
 
 def _check_same_data(run: str, problem: Problem, name: str, other: Problem) -> None:

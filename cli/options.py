@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 import click
 
@@ -41,6 +42,15 @@ device = click.option(
 )
 threads = click.option("--threads", default=None, type=COUNT, show_default="all cores", help="Threads of torch.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
+model = click.option(
+    "--model",
+    default=None,
+    metavar="PACKAGE.MODULE:FUNCTION",
+    help="Trust this code, if it is what the snapshot names as its network. Other names need no permission.",
+)
+dataset = click.option(
+    "--dataset", default=None, show_default="the one it was trained on", help="Measure on this data instead."
+)
 at = click.option("--at", default="last", help=AT_HELP)
 workers = click.option(
     "--workers",
@@ -57,9 +67,21 @@ def execution(command: Command) -> Command:
 
 
 def snapshot(command: Command) -> Command:
-    """``--snapshot`` and ``--at``."""
+    """``--snapshot``, ``--at``, ``--model`` and ``--dataset``."""
     chosen = click.option("--snapshot", "run", required=True, metavar="RUN", help="The run to look at.")
-    return chosen(at(command))
+    return chosen(at(given(command)))
+
+
+def given(command: Command) -> Command:
+    """``--model`` and ``--dataset``, what no snapshot may name by itself, as one argument ``given``."""
+
+    @functools.wraps(command)
+    def with_given(*arguments: Any, model: str | None, dataset: str | None, **settings: Any) -> Any:
+        from landscape.study.given import Given
+
+        return command(*arguments, given=Given(model, dataset), **settings)
+
+    return model(dataset(cast("Command", with_given)))
 
 
 def samples(default: int, what: str) -> Callable[[Command], Command]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .output import note
+
 if TYPE_CHECKING:
     from landscape.snapshots import Snapshot
+    from landscape.study.given import Given
     from landscape.study.problems import Problem
 
 
-def load(
-    run: str, at: str, device: str, threads: int | None, dataset: str | None = None
-) -> tuple[Snapshot, Problem]:
-    """Load a snapshot with its model and data, after setting the number of threads."""
+def load(run: str, at: str, device: str, threads: int | None, given: Given) -> tuple[Snapshot, Problem]:
+    """Load a snapshot with its model and data, after setting the number of threads; says if the data differ."""
     import torch
 
     from landscape.engine import default_workers
@@ -21,7 +22,10 @@ def load(
 
     torch.set_num_threads(threads or default_workers())
     snapshot = load_snapshot(run, at)
-    return snapshot, load_problem(snapshot, device, dataset)
+    problem = load_problem(snapshot, device, given)
+    if problem.train.sha256 != snapshot.data_sha256:
+        note(f"measured on {problem.train.name}, which is not the data that {run} was trained on")
+    return snapshot, problem
 
 
 def identity(snapshot: Snapshot) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import options
-from .correlate import check_tested, collect_repeats, correlate_rows, correlation_options
+from .correlate import check_tested, collect_all, correlate_rows, correlation_options
 from .output import note, print_json
-from .study import any_failed, collect_rows, find_or_fail, study_options
+from .study import any_failed, find_or_fail, study_options
 
 if TYPE_CHECKING:
     from landscape.study.associations import Correlations
@@ -51,7 +51,7 @@ def command(runs: tuple[str, ...], output: Path, csv_file: Path | None, as_json:
     """
     check_tested(settings)
     find_or_fail(runs)
-    rows, repeats = collect_rows(runs, settings), collect_repeats(runs, settings)
+    rows, repeats = collect_all(runs, settings)
     correlations = correlate_rows(rows, settings, repeats)
     files = _write(rows, correlations, settings, output, csv_file)
     if as_json:

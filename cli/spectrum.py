@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from . import options
 from .output import file_name, note, print_json, print_table
+
+if TYPE_CHECKING:
+    from landscape.study.given import Given
 
 
 @click.command(name="spectrum")
@@ -35,6 +38,7 @@ def command(
     at: str,
     double: bool,
     output: Path | None,
+    given: Given,
     device: str,
     threads: int | None,
     as_json: bool,
@@ -48,7 +52,7 @@ def command(
     """
     from .problem import identity, load
 
-    snapshot, problem = load(run, at, device, threads)
+    snapshot, problem = load(run, at, device, threads, given)
     from landscape.study.curvature import SpectrumConfig
     from landscape.study.spectra import spectrum
 

@@ -18,6 +18,7 @@ from .output import note, progress
 
 if TYPE_CHECKING:
     from landscape.study.columns import Row
+    from landscape.study.given import Given
     from landscape.study.ledger import Ledger
     from landscape.study.measure_config import MeasureConfig
     from landscape.study.survey import Plan
@@ -96,6 +97,7 @@ _OPTIONS = (
 
 def study_options(command: Command) -> Command:
     """Options that define what is measured, and how."""
+    command = options.model(options.dataset(command))
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
@@ -110,6 +112,12 @@ def config_of(settings: dict[str, Any]) -> MeasureConfig:
     return MeasureConfig(**{name: settings[name] for name in names}, repeat=settings.get("part", 0))
 
 
+def _given(settings: dict[str, Any]) -> Given:
+    from landscape.study.given import Given
+
+    return Given(settings["model"], settings["dataset"])
+
+
 def collect_rows(runs: Sequence[str], settings: dict[str, Any]) -> list[Row]:
     """The rows of all runs, in the order of their paths: from the ledger, or measured now."""
     from landscape.problem.device import resolve_device
@@ -119,7 +127,7 @@ def collect_rows(runs: Sequence[str], settings: dict[str, Any]) -> list[Row]:
     engines.check(settings)
     find_or_fail(runs)
     with open_ledger(settings["ledger"] or default_ledger(runs[0])) as ledger:
-        plan = make_plan(runs, settings["select"], config, ledger, device)
+        plan = make_plan(runs, settings["select"], config, ledger, device, _given(settings))
         rows = [*plan.known, *plan.unreadable]
         note(f"{len(plan.known)} snapshots known, {len(plan.tasks)} to measure ({ledger.path})")
         if plan.tasks:
@@ -148,7 +156,8 @@ def look_up(runs: Sequence[str], settings: dict[str, Any]) -> Iterator[tuple[Pla
     find_or_fail(runs)
     with Ledger(settings["ledger"] or default_ledger(runs[0]), read_only=True) as ledger:
         device = str(resolve_device(settings["device"]))
-        yield make_plan(runs, settings["select"], config_of(settings), ledger, device), ledger
+        config = config_of(settings)
+        yield make_plan(runs, settings["select"], config, ledger, device, _given(settings)), ledger
 
 
 def position_in_study(row: Row) -> tuple[str, float, str]:

@@ -14,6 +14,7 @@ from .output import note, print_json, print_table
 
 if TYPE_CHECKING:
     from landscape.study.columns import Row
+    from landscape.study.given import Given
     from landscape.study.theorem2 import Solution
 
 # Levels below the lowest that is asked for, as parts of it.
@@ -23,6 +24,7 @@ LOWER = (0.5,)
 @click.command(name="theory")
 @click.option("--snapshot", "run", default=None, metavar="RUN", help="The run around which Theorem 1 is checked.")
 @options.at
+@options.given
 @options.levels
 @click.option("--points", type=options.SIZE, default=200, help="Random points for each level (and image).")
 @click.option("--samples", type=options.SIZE, default=500, help="Training samples in the loss over θ.")
@@ -44,6 +46,7 @@ def command(
     x_samples: int,
     example_level: float,
     output: Path | None,
+    given: Given,
     seed: int,
     device: str,
     threads: int | None,
@@ -65,7 +68,7 @@ def command(
         inputs["snapshot"] = None
     else:
         inputs["snapshot"], results["theorem1"] = _theorem1(
-            run, at, device, threads, levels, (points, samples, x_samples, seed)
+            run, at, given, device, threads, levels, (points, samples, x_samples, seed)
         )
     results |= _example(example_level, seed, output)
     if as_json:
@@ -88,6 +91,7 @@ def _set_threads(threads: int | None) -> None:
 def _theorem1(
     run: str,
     at: str,
+    given: Given,
     device: str,
     threads: int | None,
     levels: tuple[float, ...],
@@ -95,7 +99,7 @@ def _theorem1(
 ) -> tuple[dict[str, Any], dict[str, list[Row]]]:
     from .problem import identity, load
 
-    snapshot, problem = load(run, at, device, threads)
+    snapshot, problem = load(run, at, device, threads, given)
     from landscape.geometry.eigenpairs import top_eigenpairs
     from landscape.study import problems, searches
     from landscape.study.measure_config import MeasureConfig

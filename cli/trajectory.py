@@ -11,10 +11,18 @@ from .output import file_name, note, print_json, print_table, progress
 
 if TYPE_CHECKING:
     from landscape.study.curvature import Trajectory
+    from landscape.study.given import Given
 
 
 def trajectory(
-    run: str, every: int, settings: dict[str, Any], output: Path, device: str, threads: int | None, as_json: bool
+    run: str,
+    every: int,
+    settings: dict[str, Any],
+    output: Path,
+    given: Given,
+    device: str,
+    threads: int | None,
+    as_json: bool,
 ) -> bool:
     """Compute the points that ``output`` does not hold yet, draw and print all; returns whether all converged."""
     import torch
@@ -40,7 +48,7 @@ def trajectory(
     points = read_points(file, key)
     missing = [index for index in indices if index not in points]
     note(f"{len(indices) - len(missing)} points known, {len(missing)} to compute ({file})")
-    computed = trace_trajectory(opened, missing, config, device)
+    computed = trace_trajectory(opened, missing, config, device, given)
     with progress(missing, "computing") as bar:
         for _ in bar:
             point = next(computed)

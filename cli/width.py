@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from . import options
 from .output import note
+
+if TYPE_CHECKING:
+    from landscape.study.given import Given
 
 # Samples in θ and in X: of one measurement, and of a curve, which takes many more searches.
 _SAMPLES, _CURVE_SAMPLES = (2000, 100), (400, 40)
@@ -49,6 +52,7 @@ def _samples(name: str, place: int, what: str) -> Callable[[options.Command], op
     help="The run to look at; with --curve, repeat it for several.",
 )
 @options.at
+@options.given
 @options.levels
 @_samples("--samples", 0, "Training samples in the loss over θ.")
 @_samples("--x-samples", 1, "Test samples whose distance is searched.")
@@ -97,6 +101,7 @@ def command(
     tol: float,
     curve: bool,
     output: Path | None,
+    given: Given,
     seed: int,
     device: str,
     threads: int | None,
@@ -122,7 +127,7 @@ def command(
         from .curve import curves, settings
 
         config = settings(levels, samples, x_samples, seed, tol)
-        curves(runs, at, config, output or Path("curves"), device, threads, as_json)
+        curves(runs, at, config, output or Path("curves"), given, device, threads, as_json)
         return
     from landscape.study.widths import WidthConfig, measure_widths
 
@@ -138,7 +143,7 @@ def command(
         certified=geometry.pop("certify"),
         **geometry,
     )
-    snapshot, problem = load(runs[0], at, device, threads)
+    snapshot, problem = load(runs[0], at, device, threads, given)
     found = measure_widths(problem, chosen, lambda text: note(f"{text} …"))
     if as_json:
         print_widths_json(found, chosen, identity(snapshot))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import multiprocessing
-import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,14 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from torch import nn
 
 from landscape import engine
 from landscape.problem import datasets
-from landscape.problem.models import model_with
-from landscape.snapshots import Run, Snapshot, load_snapshot, snapshot_of
-from landscape.study import survey
+from landscape.problem.model_sources import model_with
+from landscape.snapshots import load_snapshot
 from landscape.study.measure_config import MeasureConfig
 from landscape.training.config import TrainingConfig
 from landscape.training.loop import train
@@ -53,19 +49,6 @@ def small_workers(count: int) -> engine.MakeExecutor:
     """The local engine, with workers that know the small dataset."""
     context = multiprocessing.get_context("spawn")
     return functools.partial(engine._LocalExecutor, count, mp_context=context, initializer=register_worker)
-
-
-def register_and_die(name: str) -> None:
-    """Initialise a worker that kills itself when it shall load the run of this name."""
-    register()
-    torch.set_num_threads(1)
-
-    def load(run: Run, index: int) -> Snapshot:
-        if run.path.name == name:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return snapshot_of(run, index)
-
-    pytest.MonkeyPatch().setattr(survey, "snapshot_of", load)
 
 
 TINY = MeasureConfig(
@@ -117,7 +100,7 @@ def run_driver(source: str, *arguments: object, timeout: float = 240) -> str:
     return done.stdout
 
 
-def trained_cnn(folder: Path) -> nn.Sequential:
+def trained_cnn(folder: Path) -> nn.Module:
     """A small convolutional network after 320 steps of real training."""
     settings = small_config(model="cnn", optimizer="adam", learning_rate=0.005, epochs=10, snapshot_every=10**6)
     with pytest.MonkeyPatch.context() as patch:

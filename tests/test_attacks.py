@@ -49,7 +49,7 @@ CASES = [(name, norm) for name in ATTACKS for norm in EPS if name != "carlini wa
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> nn.Sequential:
+def model(tmp_path_factory: pytest.TempPathFactory) -> nn.Module:
     return trained_cnn(tmp_path_factory.mktemp("attacks") / "run")
 
 

@@ -16,7 +16,8 @@ from torch import Generator, Tensor, nn
 from landscape.errors import ConfigurationError, ObjectiveError
 from landscape.problem.datasets import load_dataset
 from landscape.problem.losses import cross_entropy, log_odds
-from landscape.problem.models import build_model, initialise, model_with
+from landscape.problem.model_sources import model_with
+from landscape.problem.models import build_model, initialise
 from landscape.robustness.audit import masking_audit, transferred
 from landscape.robustness.balls import Ball
 from landscape.robustness.draws import Draws
@@ -39,7 +40,7 @@ class SteepSigmoid(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> nn.Sequential:
+def model(tmp_path_factory: pytest.TempPathFactory) -> nn.Module:
     return trained_cnn(tmp_path_factory.mktemp("audit") / "run")
 
 

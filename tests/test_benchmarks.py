@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 
 from landscape.objectives import FunctionObjective, objective
 from landscape.problem.datasets import DATASETS, load_dataset
-from landscape.problem.models import model_with
+from landscape.problem.model_sources import model_with
 from landscape.robustness.rungs import Effort
 from landscape.snapshots import load_snapshot
 from landscape.training.evaluate import evaluate

@@ -21,7 +21,8 @@ from landscape.geometry.level_sets import level_set_distance
 from landscape.problem.datasets import load_dataset
 from landscape.problem.input_objective import input_objective
 from landscape.problem.losses import loss_by_name
-from landscape.problem.models import mlp, model_with
+from landscape.problem.model_sources import model_with
+from landscape.problem.models import mlp
 from landscape.robustness.bounds import as_network, difference_bounds
 from landscape.robustness.certified import certified_distance
 from landscape.robustness.perturbation import Perturbation

@@ -395,7 +395,11 @@ def a_run_is_stored(_: int, runs: Path) -> bool:
 
 @pytest.mark.parametrize(
     ("begun", "send"),
-    [(a_worker_starts, os.killpg), (a_run_is_stored, os.killpg), (a_run_is_stored, os.kill)],
+    [
+        (a_worker_starts, os.killpg),
+        pytest.param(a_run_is_stored, os.killpg, marks=pytest.mark.slow),
+        (a_run_is_stored, os.kill),
+    ],
 )
 def test_interrupted_sweep_leaves_quietly(
     tmp_path: Path, begun: Callable[[int, Path], bool], send: Callable[[int, int], None]

@@ -22,7 +22,7 @@ LOSSES = (*READINGS.values(), "margin", "cross_entropy")
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> nn.Sequential:
+def model(tmp_path_factory: pytest.TempPathFactory) -> nn.Module:
     return trained_cnn(tmp_path_factory.mktemp("fgsm") / "run")
 
 

@@ -396,7 +396,7 @@ def test_weights_that_are_no_numbers(tmp_path: Path) -> None:
         with pytest.raises(NotFiniteError, match=text):
             imported(tmp_path, tmp_path / "x.pt")
     torch.save({"a": torch.arange(3)}, tmp_path / "x.pt")
-    with pytest.raises(UnsupportedFormatError, match=r"a \(torch\.int64\): parameters are floats"):
+    with pytest.raises(UnsupportedFormatError, match="holds no parameters"):
         imported(tmp_path, tmp_path / "x.pt", model=None, model_args={})
 
 

@@ -14,7 +14,7 @@ from torch import Generator, Tensor, nn
 
 from landscape.errors import ConfigurationError, ObjectiveError
 from landscape.problem.datasets import load_dataset
-from landscape.problem.models import model_with
+from landscape.problem.model_sources import model_with
 from landscape.robustness.accuracy import predict, robust_accuracy
 from landscape.robustness.balls import Ball
 from landscape.robustness.draws import Draws
@@ -27,7 +27,7 @@ EPS = {math.inf: (0.0, 0.05, 0.1), 2.0: (0.0, 0.5, 1.5)}
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> nn.Sequential:
+def model(tmp_path_factory: pytest.TempPathFactory) -> nn.Module:
     return trained_cnn(tmp_path_factory.mktemp("ladder") / "run")
 
 

@@ -31,6 +31,7 @@ from landscape.study.columns import (
     fgsm_column,
     level_label,
 )
+from landscape.study.given import Given
 from landscape.study.measure import measure, measure_samples
 from landscape.study.measure_config import MeasureConfig
 from landscape.study.problems import load_problem, theta_objective, x_objective
@@ -341,7 +342,7 @@ def test_snapshots_that_do_not_fit(
 
 def test_a_dataset_that_is_named_is_used(snapshot: Snapshot) -> None:
     foreign = replace(snapshot, data_sha256="ab" * 32)
-    assert load_problem(foreign, "cpu", dataset=SMALL).train.sha256 == load_dataset(SMALL).sha256
+    assert load_problem(foreign, "cpu", Given(dataset=SMALL)).train.sha256 == load_dataset(SMALL).sha256
 
 
 @pytest.mark.parametrize(

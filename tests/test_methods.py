@@ -22,7 +22,8 @@ from torch.nn import functional
 from landscape.errors import ConfigurationError, CorruptSnapshotError, RunConflictError
 from landscape.problem.datasets import load_dataset
 from landscape.problem.losses import log_odds
-from landscape.problem.models import build_model, initialise, model_with
+from landscape.problem.model_sources import model_with
+from landscape.problem.models import build_model, initialise
 from landscape.problem.network import ravel
 from landscape.snapshots import Role, open_run, snapshot_of, unflatten, verify_run
 from landscape.study.columns import PLAIN as PLAIN_IN_TABLES

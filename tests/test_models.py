@@ -10,7 +10,8 @@ import torch
 from torch import Generator, nn
 
 from landscape.errors import ModelError
-from landscape.problem.models import build_model, initialise, model_with, scale_logits
+from landscape.problem.model_sources import model_with
+from landscape.problem.models import build_model, initialise, scale_logits
 
 
 def test_cnn_is_the_documented_network() -> None:

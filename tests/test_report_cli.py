@@ -92,27 +92,28 @@ def test_wrong_use_writes_nothing(
 
 def test_repeats_are_measured_on_other_data_and_compared(invoke: Invoke, tmp_path: Path) -> None:
     out, page = tmp_path / "out", tmp_path / "report.html"
-    options = (RUN, *FEW, *DRAWS, "--ledger", tmp_path / "ledger.sqlite", "--repeat", "2")
+    options = (RUN, *FEW, *DRAWS, "--ledger", tmp_path / "ledger.sqlite", "--repeat", "1")
     result = invoke("correlate", *options, "--output", out, "--json")
-    assert result.exit_code == 0 and result.stderr.count("0 snapshots known, 1 to measure") == 3
+    assert result.exit_code == 0 and result.stderr.count("0 snapshots known, 1 to measure") == 2
     found = json.loads(result.stdout)["results"]
     reliability = found["correlations"]["reliability"]
-    assert (reliability["measurements"], reliability["unmatched"]) == (3, 0)
-    names = ("rows.csv", "rows_repeat1.csv", "rows_repeat2.csv")
+    assert (reliability["measurements"], reliability["unmatched"]) == (2, 0)
+    names = ("rows.csv", "rows_repeat1.csv")
     tables = [read_rows_csv(out / name) for name in names]
-    assert [table[0]["repeat"] for table in tables] == [0, 1, 2]
-    assert len({table[0]["d_theta[ln2]"] for table in tables}) == 3
+    assert [table[0]["repeat"] for table in tables] == [0, 1]
+    assert len({table[0]["d_theta[ln2]"] for table in tables}) == 2
     assert {str(out / name) for name in names} <= set(found["files"])
     again = invoke("correlate", *options, "--output", out, "--json")
-    assert again.stderr.count("1 snapshots known, 0 to measure") == 3
+    assert again.stderr.count("1 snapshots known, 0 to measure") == 2
     assert json.loads(again.stdout)["results"]["correlations"] == found["correlations"]
     reported = invoke("report", *options, "--output", page)
-    assert reported.exit_code == 0 and reported.stderr.count("1 snapshots known, 0 to measure") == 3
-    assert "further measurements, on disjoint data</dt><dd>2</dd>" in page.read_text(encoding="utf-8")
+    assert reported.exit_code == 0 and reported.stderr.count("1 snapshots known, 0 to measure") == 2
+    assert "further measurements, on disjoint data</dt><dd>1</dd>" in page.read_text(encoding="utf-8")
 
 
-def test_more_repeats_than_there_is_data_fail_and_say_so(invoke: Invoke, tmp_path: Path) -> None:
+def test_more_repeats_than_there_is_data_are_refused_beforehand(invoke: Invoke, tmp_path: Path) -> None:
     options = (RUN, *FEW, *DRAWS, "--attack-samples", "6000", "--ladder-samples", "20")  # the last one counts
     ledger = ("--ledger", tmp_path / "ledger.sqlite")
     result = invoke("report", *options, *ledger, "--repeat", "1", "--output", tmp_path / "report.html")
-    assert result.exit_code == 3 and "no 2 disjoint parts of 6000" in result.stderr
+    assert result.exit_code == 1 and "no 2 disjoint parts of 6000" in result.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -14,7 +14,7 @@ from oracles import linear_model
 from torch import Generator, Tensor, nn
 
 from landscape.problem.datasets import load_dataset
-from landscape.problem.models import model_with
+from landscape.problem.model_sources import model_with
 from landscape.snapshots import load_snapshot
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))

@@ -14,7 +14,8 @@ from landscape.problem import sample_objective
 from landscape.problem.datasets import load_dataset
 from landscape.problem.input_objective import input_objective
 from landscape.problem.losses import log_odds_level
-from landscape.problem.models import build_model, initialise, model_with
+from landscape.problem.model_sources import model_with
+from landscape.problem.models import build_model, initialise
 from landscape.problem.parameter_objective import parameter_objective
 from landscape.snapshots import load_snapshot
 

@@ -92,7 +92,7 @@ def finish(runs: Path, ledger: Ledger, make: MakeExecutor, workers: int = 1) -> 
     return file.read_bytes(), rows
 
 
-@pytest.mark.parametrize("workers", [1, 2, 4])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2, 4])
 def test_any_number_of_workers(runs: Path, expected: bytes, tmp_path: Path, workers: int) -> None:
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
         assert finish(runs, ledger, small_workers(workers), workers)[0] == expected

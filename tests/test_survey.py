@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import shutil
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -13,7 +12,7 @@ from typing import Any
 
 import h5py
 import pytest
-from small_runs import SMALL, TINY, run_driver, small_config, small_mnist
+from small_runs import SMALL, TINY, small_config, small_mnist
 
 from landscape.errors import ConfigurationError, MissingSnapshotError
 from landscape.problem.datasets import DATASETS
@@ -242,36 +241,3 @@ def test_a_pool_that_breaks(runs: Path, ledger: Ledger) -> None:
     assert rows["b"]["error"] == "BrokenProcessPool: a worker died"
     assert len(made) >= 2
     assert sizes(plan_of(runs, ledger)) == (2, 0, 1)
-
-
-WORKERS = """
-import json, multiprocessing, sys
-from concurrent.futures import ProcessPoolExecutor
-from small_runs import register_and_die
-from landscape.study.ledger import Ledger
-from landscape.study.measure_config import MeasureConfig
-from landscape.study.survey import execute, make_plan
-
-config = MeasureConfig(
-    levels=(1.7,), theta_samples=20, x_samples=2, attack_samples=40, ladder_samples=10, eigen_tol=0.1, tol=0.1
-)
-context = multiprocessing.get_context("spawn")
-make = lambda: ProcessPoolExecutor(1, mp_context=context, initializer=register_and_die, initargs=("b",))
-with Ledger(sys.argv[2]) as ledger:
-    plan = make_plan([sys.argv[1]], "last", config, ledger, "cpu")
-    for row in execute(plan, ledger, make, workers=1):
-        print(json.dumps(row))
-"""
-
-
-def test_a_worker_that_dies(runs: Path, tmp_path: Path, ledger: Ledger) -> None:
-    """In spawned processes: one task fails, and the rows of the others are those of this process."""
-    lines = run_driver(WORKERS, runs, tmp_path / "spawned.sqlite").splitlines()
-    rows = {row["run"]: row for row in map(json.loads, lines)}
-    assert {name: row["status"] for name, row in rows.items()} == {"a": OK, "b": FAILED, "c": OK}
-    assert "BrokenProcessPool" in rows["b"]["error"]
-    here = {row["run"]: row for row in done(plan_of(runs, ledger), ledger)}
-    for name in ("a", "c"):
-        assert text([rows[name]]) == text([here[name]])
-    with Ledger(tmp_path / "spawned.sqlite") as spawned:
-        assert sizes(plan_of(runs, spawned)) == (2, 0, 1)

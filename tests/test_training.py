@@ -24,7 +24,8 @@ from landscape.errors import (
     RunConflictError,
 )
 from landscape.problem.datasets import load_dataset
-from landscape.problem.models import build_model, initialise, model_with
+from landscape.problem.model_sources import model_with
+from landscape.problem.models import build_model, initialise
 from landscape.snapshots import Role, Run, RunWriter, load_snapshot, open_run, snapshot_of, unflatten, verify_run
 from landscape.training import engines, loop, progress
 from landscape.training.conditions import torch_threads

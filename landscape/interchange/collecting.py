@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+import torch
 from torch import Tensor
 
 from landscape.errors import LandscapeError, ModelError, UnsupportedFormatError
@@ -14,9 +15,10 @@ from landscape.interchange.folders import Source
 from landscape.interchange.naming import Mapping, renamed
 from landscape.interchange.reading import read_states
 from landscape.interchange.state import FLAT, State
-from landscape.interchange.vectors import counters, is_buffer, named, parameters_of, vector_of
+from landscape.interchange.vectors import buffers_of, counters, is_buffer, named, parameters_of, vector_of
 from landscape.problem.models import differences
 from landscape.snapshots import Layout, layout_of
+from landscape.snapshots.buffers import BufferLayout, buffer_layout_of
 from landscape.snapshots.segment import theta_digest
 
 
@@ -34,6 +36,7 @@ class Collected:
     """What was found so far: one entry a snapshot; notes by what they say, with the files they are about."""
 
     layout: Layout = ()
+    buffers: BufferLayout = ()
     files: list[Path] = field(default_factory=list)
     positions: list[dict[str, int]] = field(default_factory=list)
     digests: list[bytes] = field(default_factory=list)
@@ -56,7 +59,7 @@ def collect(
     expected: Expected | None,
     rows: IO[bytes],
 ) -> Collected:
-    """Read all files, and write the vector of each snapshot, float32 (P,), into ``rows``.
+    """Read all files, and write the vector of each snapshot, float32 (P,), and its buffers into ``rows``.
 
     Raises the SnapshotError family, ModelError or ConfigurationError, each with the name of the file.
     """
@@ -64,15 +67,17 @@ def collect(
     for number, state in read_states(source.files, key, [mapping.old for mapping in mappings]):
         file, epoch = source.files[number], source.epochs[number]
         try:
-            parameters, notes = _fitted(state, mappings, strip, expected, found.layout)
+            parameters, buffers, notes = _fitted(state, mappings, strip, expected, found.layout)
             found.layout = found.layout or layout_of(parameters.items())
-            vector = vector_of(found.layout, parameters)
+            if not found.files:
+                found.buffers = buffer_layout_of(buffers.items())
+            vector, stored = vector_of(found.layout, parameters), buffers_of(found.buffers, buffers)
         except LandscapeError as error:
             raise type(error)(f"{file}: {error}") from error
-        rows.write(vector.tobytes())
+        rows.write(vector.tobytes() + stored.tobytes())
         found.files.append(file)
         found.positions.append(state.position if epoch is None else {"epoch": epoch})
-        found.digests.append(theta_digest(vector))
+        found.digests.append(theta_digest(vector, stored))
         for note in (*state.notes, *notes):
             found.said.setdefault(note, {})[file] = None
     if not found.files:
@@ -82,29 +87,55 @@ def collect(
 
 def _fitted(
     state: State, mappings: Sequence[Mapping], strip: Sequence[str], expected: Expected | None, layout: Layout
-) -> tuple[dict[str, Tensor], list[str]]:
-    """The parameters of a state by their names in the model, float32, and notes."""
+) -> tuple[dict[str, Tensor], dict[str, Tensor], list[str]]:
+    """Parameters, float32, and buffers of a state by their names in the model, and notes."""
     if FLAT in state.tensors:
-        if not layout:
-            raise UnsupportedFormatError("a flat vector does not say which weight is which. Give --model.")
-        flat, casts = parameters_of(state.tensors, frozenset())
-        return named(layout, flat[FLAT]), casts
-    wanted = frozenset(expected.parameters) if expected else None
+        return _of_flat(state, expected, layout)
+    wanted = frozenset((*expected.parameters, *expected.buffers)) if expected else None
     tensors, notes = renamed(state.tensors, mappings, strip, wanted)
-    ignored = _ignored(tensors, expected)
-    parameters, casts = parameters_of(tensors, ignored)
-    if expected and (problems := differences(expected.parameters, parameters)):
-        raise ModelError(f"the parameters do not fit model {expected.model!r}: {'; '.join(problems)}.")
+    names = _buffer_names(tensors, expected)
+    parameters, casts = parameters_of(tensors, names)
+    buffers, filled = _with_counters({name: tensors[name] for name in tensors if name in names}, expected)
+    if expected:
+        _check_fit(expected, parameters, buffers)
     if not parameters:
         raise UnsupportedFormatError("holds no parameters. Check the file.")
-    notes += [f"ignored {', '.join(sorted(ignored))}: they change no output"] if ignored else []
-    return parameters, notes + casts
+    return parameters, buffers, [*notes, *filled, *casts]
 
 
-def _ignored(tensors: dict[str, Tensor], expected: Expected | None) -> frozenset[str]:
-    """The counters of batches; UnsupportedFormatError for buffers on which outputs depend."""
-    counting = counters(tensors)
-    buffers = {name for name in tensors if is_buffer(name) or (expected and name in expected.buffers)} - counting
-    if buffers:
-        raise UnsupportedFormatError(f"holds the buffers {', '.join(sorted(buffers)[:8])}, which are not stored.")
-    return counting
+def _of_flat(
+    state: State, expected: Expected | None, layout: Layout
+) -> tuple[dict[str, Tensor], dict[str, Tensor], list[str]]:
+    if not layout:
+        raise UnsupportedFormatError("a flat vector does not say which weight is which. Give --model.")
+    if expected and expected.buffers:
+        raise UnsupportedFormatError(
+            f"a flat vector holds no buffers, but the model has {', '.join(list(expected.buffers)[:8])}. Give a "
+            "state dict."
+        )
+    flat, casts = parameters_of(state.tensors, frozenset())
+    return named(layout, flat[FLAT]), {}, casts
+
+
+def _buffer_names(tensors: dict[str, Tensor], expected: Expected | None) -> frozenset[str]:
+    """The model's buffers; without a model those that PyTorch's layers have, and all that are no floats."""
+    if expected:
+        return frozenset(expected.buffers)
+    return frozenset(name for name, tensor in tensors.items() if is_buffer(name) or not tensor.is_floating_point())
+
+
+def _with_counters(buffers: dict[str, Tensor], expected: Expected | None) -> tuple[dict[str, Tensor], list[str]]:
+    """Buffers in the order of the model, with counters of batches that old files lack as 0."""
+    if expected is None:
+        return buffers, []
+    lacking = [name for name in counters(expected.buffers) if name not in buffers]
+    filled = buffers | {name: torch.zeros_like(expected.buffers[name]) for name in lacking}
+    note = "num_batches_tracked, which changes no output, is not in the file, and stored as 0"
+    return {name: filled[name] for name in expected.buffers if name in filled}, [note] if lacking else []
+
+
+def _check_fit(expected: Expected, parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> None:
+    """Raise ModelError unless all names and shapes are those of the model."""
+    problems = differences(expected.parameters | expected.buffers, parameters | buffers)
+    if problems:
+        raise ModelError(f"the parameters do not fit model {expected.model!r}: {'; '.join(problems)}.")

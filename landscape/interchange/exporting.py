@@ -22,11 +22,12 @@ def export_snapshot(snapshot: Snapshot, path: str | Path) -> Path:
     """Write parameters and buffers to a file whose suffix tells the format; npy holds the flat parameters alone.
 
     Raises:
-        ConfigurationError: For another suffix, or without the package that the format needs.
+        ConfigurationError: For another suffix, buffers that the format cannot hold, or without its package.
         RunConflictError: If the file exists.
         SnapshotError: If it cannot be written.
     """
     target = Path(path)
+    _check_kinds(snapshot, target)
     if target.suffix not in _WRITERS:
         raise ConfigurationError(f"{target} must end in one of {', '.join(_WRITERS)}, which tells the format.")
     check_free(target)
@@ -34,6 +35,18 @@ def export_snapshot(snapshot: Snapshot, path: str | Path) -> Path:
     with beside(target) as temporary:
         write_synced(temporary, payload)
     return target
+
+
+def _check_kinds(snapshot: Snapshot, target: Path) -> None:
+    """Refuse a format that cannot hold all buffers; ConfigurationError."""
+    unknown = (torch.bfloat16, torch.bool) if target.suffix == ".h5" else ()
+    lost = [
+        name for name, buffer in snapshot.buffers.items() if target.suffix == ".npy" or buffer.dtype in unknown
+    ]
+    if lost:
+        raise ConfigurationError(
+            f"{target}: the format cannot hold the buffers {', '.join(lost[:8])}; export to .safetensors or .pt."
+        )
 
 
 def _tensors(snapshot: Snapshot) -> dict[str, Tensor]:

@@ -16,7 +16,8 @@ from landscape.interchange.naming import Mapping
 from landscape.interchange.ordering import Place, places
 from landscape.interchange.storing import store
 from landscape.problem.datasets import load_dataset
-from landscape.problem.models import build_model
+from landscape.problem.model_sources import UNKNOWN, make_model, state_buffers
+from landscape.problem.normalisation import Normalisation
 from landscape.provenance import provenance
 from landscape.snapshots import RunDescription
 from landscape.snapshots.claim import check_writable
@@ -30,7 +31,6 @@ SETTINGS: dict[str, type | tuple[type, ...]] = {
     "batch_size": int,
     "seed": int,
 }
-UNKNOWN_MODEL = "unknown"
 UNKNOWN_DATA = "0" * 64
 
 
@@ -40,6 +40,7 @@ class ImportOptions:
 
     model: str | None = None
     model_args: dict[str, Any] = field(default_factory=dict)
+    normalisation: Normalisation | None = None
     dataset: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     mappings: tuple[Mapping, ...] = ()
@@ -101,8 +102,8 @@ def _checked_settings(given: dict[str, Any]) -> dict[str, Any]:
 def _expected(options: ImportOptions) -> Expected | None:
     if options.model is None:
         return None
-    model = build_model(options.model, options.model_args)
-    return Expected(options.model, dict(model.named_parameters()), dict(model.named_buffers()))
+    model = make_model(options.model, options.model_args, permitted=options.model)
+    return Expected(options.model, dict(model.named_parameters()), state_buffers(model))
 
 
 def _describe(
@@ -112,7 +113,10 @@ def _describe(
     ordered = sorted(range(len(order)), key=lambda i: order[i].number)
     digest = hashlib.sha256(b"".join(found.digests[i] for i in ordered)).hexdigest()
     config = settings | {"dataset": options.dataset, "imported": {"theta_sha256": digest}}
-    return RunDescription(options.model or UNKNOWN_MODEL, options.model_args, found.layout, config, data_sha256)
+    if options.normalisation is not None:
+        config["normalisation"] = options.normalisation.as_settings()
+    name = options.model or UNKNOWN
+    return RunDescription(name, options.model_args, found.layout, config, data_sha256, found.buffers)
 
 
 def _samples_seen(place: Place, settings: dict[str, Any], samples: int) -> int:
@@ -127,5 +131,5 @@ def _advice(options: ImportOptions) -> list[str]:
     if options.model is None:
         notes.append("no --model was given: the run can be verified and exported, but not measured")
     if options.dataset is None:
-        notes.append("no --dataset was given: the run can be attacked with --dataset, but not measured")
+        notes.append("no --dataset was given: it has to be named when the run is measured")
     return notes

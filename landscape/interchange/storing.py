@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from landscape.interchange.ordering import Place
 from landscape.snapshots import Role, RunDescription, RunWriter, Segment, num_parameters
+from landscape.snapshots.buffers import num_bytes
 
 _ROWS = 128
 _BYTES = 2**26
@@ -23,25 +25,27 @@ def store(
     samples_seen: Sequence[int],
     rows: IO[bytes],
 ) -> None:
-    """Write a run of the snapshots whose weights, float32 (P,) each, follow one another in ``rows``."""
+    """Write a run of the snapshots whose weights, float32 (P,), and buffers follow one another in ``rows``."""
     chosen = sorted(range(len(order)), key=lambda i: order[i].number)
-    length = num_parameters(description.layout)
+    length, size = 4 * num_parameters(description.layout), num_bytes(description.buffers)
     with RunWriter(path, description, facts) as writer:
-        for part in _parts(chosen, length):
-            theta = np.stack([_row(rows, place, length) for place in part])
-            writer.append(_segment(theta, [order[i] for i in part], [samples_seen[i] for i in part]))
+        for part in _parts(chosen, length + size):
+            stored = np.stack([_row(rows, place, length + size) for place in part])
+            theta = np.ascontiguousarray(stored[:, :length]).view(np.float32)
+            segment = _segment(theta, [order[i] for i in part], [samples_seen[i] for i in part])
+            writer.append(replace(segment, buffers=stored[:, length:]) if size else segment)
         writer.finish("completed", "imported; how training ended is not known")
 
 
 def _parts(chosen: list[int], length: int) -> Iterator[list[int]]:
-    count = max(1, min(_ROWS, _BYTES // (4 * length)))
+    count = max(1, min(_ROWS, _BYTES // length))
     for start in range(0, len(chosen), count):
         yield chosen[start : start + count]
 
 
 def _row(rows: IO[bytes], place: int, length: int) -> np.ndarray:
-    rows.seek(4 * length * place)
-    return np.frombuffer(rows.read(4 * length), np.float32)
+    rows.seek(length * place)
+    return np.frombuffer(rows.read(length), np.uint8)
 
 
 def _segment(theta: np.ndarray, order: list[Place], samples_seen: list[int]) -> Segment:

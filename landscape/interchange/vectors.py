@@ -9,8 +9,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from landscape.errors import NotFiniteError, SnapshotError, UnsupportedFormatError
+from landscape.errors import ConfigurationError, NotFiniteError, SnapshotError, UnsupportedFormatError
 from landscape.snapshots import Layout, flatten, num_parameters, unflatten
+from landscape.snapshots.buffers import BufferLayout, pack_buffers
 
 # Buffers by the names that PyTorch's layers give them.
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
@@ -70,6 +71,14 @@ def vector_of(layout: Layout, parameters: dict[str, Tensor]) -> npt.NDArray[np.f
     if problems:
         raise UnsupportedFormatError(f"does not fit the first snapshot: {'; '.join(problems)}. Import it alone.")
     return flatten(layout, parameters)
+
+
+def buffers_of(layout: BufferLayout, buffers: dict[str, Tensor]) -> npt.NDArray[np.uint8]:
+    """Bytes ``(B,)``; UnsupportedFormatError for other buffers than the first snapshot's."""
+    try:
+        return pack_buffers(layout, buffers)
+    except ConfigurationError as error:
+        raise UnsupportedFormatError(f"does not fit the first snapshot. {error}") from error
 
 
 def differences(expected: dict[str, tuple[int, ...]], found: dict[str, Tensor]) -> list[str]:

@@ -110,30 +110,20 @@ def check_fit(model: nn.Module, images: Tensor, num_classes: int) -> None:
     shape = tuple(images.shape[1:])
     try:
         with torch.no_grad():
-            outputs = model(images[:1]).shape[1]
-    except (RuntimeError, IndexError) as error:
-        reason = str(error).splitlines()[0]
+            outputs = model(images[:1])
+    except Exception as error:  # whatever the code of a network raises
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelError(
             f"the model does not take images of shape {shape} ({reason}); set its arguments, such as "
-            f'{{"in_channels": {shape[0]}, "image_size": {shape[-1]}}}.'
+            f'{{"in_channels": {shape[0]}, "image_size": {shape[-1]}}} for those of ours.'
         ) from error
-    if outputs < num_classes:
-        raise ModelError(f"the model has {outputs} outputs for {num_classes} classes; set its num_classes.")
-
-
-def model_with(name: str, arguments: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> nn.Sequential:
-    """Build a model by name and fill in its parameters.
-
-    Raises:
-        ModelError: If names or shapes differ; the message lists how.
-
-    """
-    model = build_model(name, arguments)
-    problems = differences(dict(model.named_parameters()), parameters)
-    if problems:
-        raise ModelError(f"the parameters do not fit model {name!r}: {'; '.join(problems)}.")
-    model.load_state_dict(dict(parameters))
-    return model
+    if not isinstance(outputs, Tensor) or outputs.ndim != 2 or len(outputs) != 1:
+        said = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise ModelError(f"the model returns {said} for one image; it must return logits of shape (1, K).")
+    if outputs.shape[1] < num_classes:
+        raise ModelError(
+            f"the model has {outputs.shape[1]} outputs for {num_classes} classes; set its num_classes."
+        )
 
 
 def scale_logits(model: nn.Module, factor: float, images: Tensor) -> nn.Module:

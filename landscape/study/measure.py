@@ -14,6 +14,7 @@ from landscape.geometry.level_sets import LevelSetDistance, width
 from landscape.problem.parameter_objective import ParameterObjective
 from landscape.snapshots import Snapshot
 from landscape.study.columns import NORMS, OK, Row, level_label
+from landscape.study.given import NOTHING, Given
 from landscape.study.measure_config import MeasureConfig
 from landscape.study.problems import Problem, load_problem, theta_objective, with_median_margin, x_objective
 from landscape.study.robustness import Arrays, robustness_columns
@@ -34,16 +35,20 @@ class Measured:
     arrays: Arrays
 
 
-def measure(snapshot: Snapshot, config: MeasureConfig | None = None, device: str = "auto") -> Row:
+def measure(
+    snapshot: Snapshot, config: MeasureConfig | None = None, device: str = "auto", given: Given = NOTHING
+) -> Row:
     """Measure one snapshot; the row holds plain numbers, NaN where there is none.
 
     Raises:
         LandscapeError: If the snapshot does not fit its model or data.
     """
-    return measure_samples(snapshot, config, device).row
+    return measure_samples(snapshot, config, device, given).row
 
 
-def measure_samples(snapshot: Snapshot, config: MeasureConfig | None = None, device: str = "auto") -> Measured:
+def measure_samples(
+    snapshot: Snapshot, config: MeasureConfig | None = None, device: str = "auto", given: Given = NOTHING
+) -> Measured:
     """Measure one snapshot as `measure`, and keep what was found of each sample.
 
     Arrays: ``d_x`` and ``w_x`` ``(C, x_samples)``; ``fgsm_published`` and ``fgsm_exact``, who stands,
@@ -52,7 +57,7 @@ def measure_samples(snapshot: Snapshot, config: MeasureConfig | None = None, dev
     ``health_…``.
     """
     config = config or MeasureConfig()
-    problem = load_problem(snapshot, device)
+    problem = load_problem(snapshot, device, given)
     attacked = problem.test.subset(config.attack_samples, config.seed, config.repeat)
     factor = 1.0
     if config.equal_margin is not None:

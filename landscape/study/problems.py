@@ -13,10 +13,13 @@ from landscape.problem.datasets import Dataset, load_dataset
 from landscape.problem.device import resolve_device
 from landscape.problem.input_objective import InputObjective, input_objective
 from landscape.problem.memory import MEMORY
-from landscape.problem.models import check_fit, model_with, scale_logits
+from landscape.problem.model_sources import model_with
+from landscape.problem.models import check_fit, scale_logits
+from landscape.problem.normalisation import Normalised, normalisation_of
 from landscape.problem.parameter_objective import ParameterObjective, parameter_objective
 from landscape.robustness.accuracy import margins
 from landscape.snapshots import Snapshot
+from landscape.study.given import NOTHING, Given
 
 
 @dataclass(frozen=True)
@@ -32,27 +35,37 @@ class Problem:
         return Problem(copy.deepcopy(self.model).double(), self.train.double(), self.test.double())
 
 
-def load_problem(snapshot: Snapshot, device: str = "auto", dataset: str | None = None) -> Problem:
-    """Rebuild a snapshot's model, and load its data.
+def load_problem(snapshot: Snapshot, device: str = "auto", given: Given = NOTHING) -> Problem:
+    """Rebuild a snapshot's model, and load its data, or the data that the caller gives.
 
     Raises:
-        ModelError: If the parameters do not fit the model.
-        DatasetError: If the dataset is not the one that the snapshot was trained on.
+        ModelError: If the parameters do not fit the model, or it needs code that the caller does not name.
+        DatasetError: If the dataset is not the one that the snapshot was trained on, and not given.
     """
     where = resolve_device(device)
-    model = model_with(snapshot.model, snapshot.model_args, snapshot.parameters).to(where)
-    name = dataset or snapshot.config.get("dataset", "mnist")
+    model = load_model(snapshot, given).to(where)
+    name = given.dataset or snapshot.config.get("dataset", "mnist")
     if name is None:
-        raise DatasetError(f"{snapshot.path} was imported without its dataset; import it again with --dataset.")
+        raise DatasetError(
+            f"{snapshot.path} was imported without its dataset; pass --dataset, or import it again with it."
+        )
     name = str(name)
     train, test = load_dataset(name, "train"), load_dataset(name, "test")
-    if dataset is None and train.sha256 != snapshot.data_sha256:
+    if given.dataset is None and train.sha256 != snapshot.data_sha256:
         raise DatasetError(
             f"{snapshot.path} was trained on other data than the {name} found here "
             f"(digest {snapshot.data_sha256[:12]}, not {train.sha256[:12]}); measure it where that data is."
         )
     check_fit(model, train.images[:1].to(where), train.num_classes)
     return Problem(model, train.to(where), test.to(where))
+
+
+def load_model(snapshot: Snapshot, given: Given = NOTHING) -> nn.Module:
+    """A snapshot's network with its weights, buffers and normalisation, in eval mode; ModelError."""
+    weights = snapshot.parameters, snapshot.buffers
+    model = model_with(snapshot.model, snapshot.model_args, *weights, permitted=given.model)
+    normalisation = normalisation_of(snapshot.config)
+    return model if normalisation is None else Normalised(model, normalisation)
 
 
 def with_median_margin(problem: Problem, margin: float, data: Dataset) -> tuple[Problem, float]:

@@ -15,11 +15,12 @@ from landscape.problem.network import parameter_indices
 from landscape.problem.parameter_objective import ParameterObjective
 from landscape.snapshots import Run, load_snapshot
 from landscape.study.curvature import NamedEstimate, Spectrum, SpectrumConfig, TrajectoryConfig, TrajectoryPoint
+from landscape.study.given import NOTHING, Given
 from landscape.study.problems import Problem, load_problem, theta_objective
 
 
 def trace_trajectory(
-    run: Run, indices: Sequence[int], config: TrajectoryConfig, device: str = "auto"
+    run: Run, indices: Sequence[int], config: TrajectoryConfig, device: str = "auto", given: Given = NOTHING
 ) -> Iterator[TrajectoryPoint]:
     """Leading eigenpairs of snapshots in turn, each search starting from the one before.
 
@@ -33,8 +34,8 @@ def trace_trajectory(
     start: Tensor | None = None
     for index in indices:
         snapshot = load_snapshot(run.path, f"index={index}")
-        if problem is None:
-            problem = load_problem(snapshot, device)
+        if problem is None or snapshot.buffers:  # which differ from snapshot to snapshot
+            problem = load_problem(snapshot, device, given)
             problem = problem.double() if config.double else problem
             phi = theta_objective(problem, config.samples, config.seed, config.memory)
         row = torch.cat([p.reshape(-1) for p in snapshot.parameters.values()])[None].to(phi.origin)

@@ -13,8 +13,10 @@ from typing import Any
 
 from landscape.engine import MakeExecutor, Outcome, run_tasks
 from landscape.errors import CorruptSnapshotError, LandscapeError, SnapshotError
+from landscape.problem.datasets import SPLITS, load_dataset
 from landscape.snapshots import Run, check_selection, find_runs, open_run, positions, select_index, snapshot_of
 from landscape.study.columns import FAILED, OK, PLAIN, Row
+from landscape.study.given import NOTHING, Given
 from landscape.study.ledger import Ledger, canonical, content_key, kind_of
 from landscape.study.measure import VERSION, Measured, measure_samples
 from landscape.study.measure_config import MeasureConfig
@@ -36,6 +38,7 @@ class Task:
     index: int
     config: MeasureConfig
     device: str
+    given: Given = NOTHING
 
     @cached_property
     def key(self) -> str:
@@ -62,7 +65,12 @@ class Plan:
 
 
 def make_plan(
-    paths: Sequence[str | Path], select: str, config: MeasureConfig, ledger: Ledger, device: str = "auto"
+    paths: Sequence[str | Path],
+    select: str,
+    config: MeasureConfig,
+    ledger: Ledger,
+    device: str = "auto",
+    given: Given = NOTHING,
 ) -> Plan:
     """Find the snapshots that ``select`` names (see `positions`) in each run, and look each of them up.
 
@@ -71,15 +79,27 @@ def make_plan(
     Raises:
         MissingSnapshotError: If there is no run at all.
         ConfigurationError: If there is no such selection.
+        DatasetError: If the dataset that is given cannot be had.
     """
     check_selection(select)
-    found = [entry for path in find_runs(paths) for entry in _tasks_of(path, select, config, device)]
+    data = {} if given.dataset is None else _data_of(given.dataset)
+    request = _Request(select, config, device, given, data)
+    found = [entry for path in find_runs(paths) for entry in _tasks_of(path, request)]
     tasks = [entry for entry in found if isinstance(entry, Task)]
     unreadable = [entry for entry in found if not isinstance(entry, Task)]
     rows = ledger.find(task.key for task in tasks)
     known = tuple(task.identity | rows[task.key] for task in tasks if task.key in rows)
     missing = tuple(task for task in tasks if task.key not in rows)
     return Plan(known, tuple(unreadable), missing, _expected_seconds(missing, ledger))
+
+
+def check_parts(plan: Plan) -> None:
+    """Refuse snapshots whose data have not so many disjoint parts, before any is measured; ConfigurationError."""
+    for name, config in {(task.subject["dataset"], task.config) for task in plan.tasks if task.subject["dataset"]}:
+        train, test = (load_dataset(name, split) for split in SPLITS)
+        train.subset(config.theta_samples, config.seed, config.repeat)
+        for count in (config.x_samples, config.attack_samples):
+            test.subset(count, config.seed, config.repeat)
 
 
 def _expected_seconds(tasks: Sequence[Task], ledger: Ledger) -> tuple[float, ...]:
@@ -134,7 +154,7 @@ def _measure_timed(task: Task, opened: list[Run]) -> tuple[Measured, float]:
     try:
         if not opened:
             opened.append(open_run(str(task.identity["path"])))
-        measured = measure_samples(snapshot_of(opened[0], task.index), task.config, task.device)
+        measured = measure_samples(snapshot_of(opened[0], task.index), task.config, task.device, task.given)
     except Exception as error:  # whatever ends one snapshot must not end its neighbours
         measured = Measured(_failed({}, error), {})
     return measured, time.perf_counter() - begin
@@ -169,23 +189,38 @@ def _check_settings(run: Run) -> None:
         raise CorruptSnapshotError(f"{run.path}: its settings {', '.join(wrong)} are missing or of a wrong kind.")
 
 
-def _tasks_of(path: Path, select: str, config: MeasureConfig, device: str) -> Iterator[Task | Row]:
+@dataclass(frozen=True)
+class _Request:
+    """What is asked for of each run; ``data`` are name and digest of the dataset that is given, if one is."""
+
+    select: str
+    config: MeasureConfig
+    device: str
+    given: Given
+    data: dict[str, str]
+
+
+def _data_of(name: str) -> dict[str, str]:
+    return {"dataset": name, "data_sha256": load_dataset(name, "train").sha256}
+
+
+def _tasks_of(path: Path, request: _Request) -> Iterator[Task | Row]:
     """A task for each selected snapshot of a run, or the failed row that stands for it."""
     identity: Row = {"run": path.name, "path": str(path)}
     try:
         run = open_run(path)
         _check_settings(run)
     except SnapshotError as error:
-        yield _failed(identity | {"at": select}, error)
+        yield _failed(identity | {"at": request.select}, error)
         return
-    for at in positions(select, len(run)):
+    for at in positions(request.select, len(run)):
         try:
-            yield _task(run, at, config, device)
+            yield _task(run, at, request)
         except SnapshotError as error:
             yield _failed(identity | {"at": at}, error)
 
 
-def _task(run: Run, at: str, config: MeasureConfig, device: str) -> Task:
+def _task(run: Run, at: str, request: _Request) -> Task:
     index = select_index(run, at)
     settings = run.description.config
     identity: Row = {
@@ -210,11 +245,15 @@ def _task(run: Run, at: str, config: MeasureConfig, device: str) -> Task:
     subject = {
         "measurement": "row",
         "version": VERSION,
-        "config": config.as_settings(),
+        "config": request.config.as_settings(),
         "theta_sha256": run.digest(index),
         "model": run.description.model,
         "model_args": run.description.model_args,
         "dataset": settings.get("dataset"),
         "data_sha256": run.description.data_sha256,
     }
-    return Task(identity, subject, index, config, device)
+    if request.data.get("data_sha256", run.description.data_sha256) != run.description.data_sha256:
+        subject |= request.data
+    if "normalisation" in settings:
+        subject["normalisation"] = settings["normalisation"]
+    return Task(identity, subject, index, request.config, request.device, request.given)

@@ -18,6 +18,7 @@ from landscape.objectives import Objective
 from landscape.problem.directions import targeted_starts
 from landscape.snapshots import Snapshot
 from landscape.study.curve import VERSION, Band, Curve, CurveConfig, SpaceCurve, level_grid
+from landscape.study.given import NOTHING, Given
 from landscape.study.ledger import content_key
 from landscape.study.problems import load_problem, theta_objective, x_objective
 from landscape.study.searches import (
@@ -42,7 +43,11 @@ def curve_key(theta_sha256: str, data_sha256: str, config: CurveConfig) -> str:
 
 
 def trace_curve(
-    snapshot: Snapshot, config: CurveConfig | None = None, device: str = "auto", name: str | None = None
+    snapshot: Snapshot,
+    config: CurveConfig | None = None,
+    device: str = "auto",
+    name: str | None = None,
+    given: Given = NOTHING,
 ) -> Curve:
     """Trace d(c), w(c) and S(ρ) of one snapshot: in θ, and per image in X on the same levels.
 
@@ -50,7 +55,7 @@ def trace_curve(
         LandscapeError: If the snapshot does not fit its model or data, or its loss is above all levels.
     """
     begin, config = time.perf_counter(), config or CurveConfig()
-    problem = load_problem(snapshot, device)
+    problem = load_problem(snapshot, device, given)
     theta = theta_objective(problem, config.theta_samples, config.seed)
     loss = theta.value(theta.origin).item()
     levels = level_grid(loss, config)

@@ -1,0 +1,127 @@
+"""Where networks come from: built in, torchvision's, or a function that the caller names; and their weights."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from landscape.errors import ModelError
+from landscape.problem.models import MODELS, build_model, differences
+
+UNKNOWN = "unknown"
+# Arguments by which torchvision would fetch weights.
+_FETCHING = ("weights", "weights_backbone", "pretrained", "progress")
+
+
+def make_model(name: str, arguments: Mapping[str, Any] | None = None, permitted: str | None = None) -> nn.Module:
+    """Build a network in eval mode, by a name of ours, of torchvision's, or ``package.module:function``.
+
+    Code is loaded only if ``permitted``, which comes from the caller and never from a file, is the same name. The
+    weights are arbitrary; random numbers of the process are left as they are.
+
+    Raises:
+        ModelError: If the name is unknown, its code is not permitted, or the network cannot be built.
+    """
+    if ":" in name:
+        return _from_code(name, dict(arguments or {}), permitted)
+    if name in MODELS:
+        return build_model(name, arguments)
+    if name == UNKNOWN:
+        raise ModelError("the run was imported without its model; import it again with --model.")
+    return _from_torchvision(name, dict(arguments or {}))
+
+
+def model_with(
+    name: str,
+    arguments: Mapping[str, Any],
+    parameters: Mapping[str, Tensor],
+    buffers: Mapping[str, Tensor] | None = None,
+    permitted: str | None = None,
+) -> nn.Module:
+    """Build a network as `make_model` does, and fill in its parameters and buffers.
+
+    Raises:
+        ModelError: If it cannot be built, or names or shapes differ; the message lists how.
+    """
+    model = make_model(name, arguments, permitted)
+    expected = dict(model.named_parameters()) | state_buffers(model)
+    given = dict(parameters) | dict(buffers or {})
+    if problems := differences(expected, given):
+        raise ModelError(f"the parameters do not fit model {name!r}: {'; '.join(problems)}.")
+    model.load_state_dict(given, strict=False)  # tied parameters have more names than are compared above
+    return model
+
+
+def state_buffers(model: nn.Module) -> dict[str, Tensor]:
+    """Buffers that belong to a network's state, such as running means; others are made with the network."""
+    state = model.state_dict()
+    return {name: buffer for name, buffer in model.named_buffers() if name in state}
+
+
+def _from_torchvision(name: str, arguments: dict[str, Any]) -> nn.Module:
+    from torchvision import models  # noqa: PLC0415  (takes seconds to import)
+
+    if name not in models.list_models(module=models):
+        raise ModelError(
+            f"unknown model {name!r}; choose one of {', '.join(MODELS)}, a classification model of torchvision "
+            "such as resnet18, or package.module:function."
+        )
+    if fetching := [argument for argument in arguments if argument in _FETCHING]:
+        raise ModelError(f"model {name!r}: {', '.join(fetching)} would fetch weights; leave it out.")
+    return _built(name, lambda: models.get_model(name, weights=None, **arguments), arguments)
+
+
+def _from_code(name: str, arguments: dict[str, Any], permitted: str | None) -> nn.Module:
+    if name != permitted:
+        said = f", not {permitted}" if permitted else ""
+        raise ModelError(
+            f"the snapshot's network is made by the code {name}{said}. Code is loaded for the caller only, never "
+            f"for a file: if you trust it, say --model {name}."
+        )
+    module, _, attribute = name.partition(":")
+    return _built(name, lambda: _function(module, attribute)(**arguments), arguments)
+
+
+def _function(module: str, attribute: str) -> Callable[..., Any]:
+    with _current_folder_on_path():
+        found: Any = importlib.import_module(module)
+    for part in attribute.split("."):
+        found = getattr(found, part)
+    return found  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def _current_folder_on_path() -> Iterator[None]:
+    """As for ``python -m``; the console script does not have it there."""
+    sys.path.insert(0, os.getcwd())
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):
+            sys.path.remove(os.getcwd())
+
+
+def _built(name: str, build: Callable[[], Any], arguments: dict[str, Any]) -> nn.Module:
+    try:
+        # On the CPU, not on the meta device: constants that are no parameters would be lost there.
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings(action="ignore"):
+            torch.manual_seed(0)
+            model = build()
+    except Exception as error:  # whatever foreign code raises
+        reason = " ".join(str(error).split()) or "no reason given"
+        raise ModelError(
+            f"model {name!r} cannot be built with {arguments}: {type(error).__name__}: {reason}."
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"{name} returned a {type(model).__name__}; it must return a torch.nn.Module.")
+    if not any(True for _ in model.parameters()):
+        raise ModelError(f"{name} returned a network without parameters; there is nothing to measure.")
+    return model.eval()
