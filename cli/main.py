@@ -26,6 +26,7 @@ COMMANDS = (
     "report",
     "paper",
     "theory",
+    "doctor",
 )
 
 EPILOG = """\b
