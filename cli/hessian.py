@@ -131,12 +131,14 @@ def _pairs(
 ) -> tuple[Eigenpairs, ParameterObjective | InputObjective]:
     from landscape.geometry.eigenpairs import top_eigenpairs
     from landscape.geometry.operators import curvature_operator
+    from landscape.study.cost import hessian_cost
     from landscape.study.problems import theta_objective, x_objective
     from landscape.study.spectra import theta_operator
 
     problem = problem.double() if double else problem
     if space == "theta":
         phi = theta_objective(problem, samples, seed, memory)
+        note(hessian_cost(phi, search["k"], memory).text)
         return top_eigenpairs(theta_operator(phi, kind, parameters), seed=seed, **search), phi
     images = x_objective(problem, samples, seed, memory)
     return top_eigenpairs(curvature_operator(images, kind), seed=seed, **search), images

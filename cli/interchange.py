@@ -43,7 +43,9 @@ def _numbers(context: click.Context, parameter: click.Parameter, text: str | Non
     metavar="S[,S…]",
     help="Deviation by channel that it divides by, of images in [0, 1]; applied whenever the run is measured.",
 )
-@click.option("--dataset", default=None, help="Data it was trained on, such as mnist.", show_default="unknown")
+@click.option(
+    "--dataset", default=None, help="Data it was trained on, as for landscape width.", show_default="unknown"
+)
 @click.option(
     "--settings",
     default="{}",

@@ -49,7 +49,11 @@ model = click.option(
     help="Trust this code, if it is what the snapshot names as its network. Other names need no permission.",
 )
 dataset = click.option(
-    "--dataset", default=None, show_default="the one it was trained on", help="Measure on this data instead."
+    "--dataset",
+    default=None,
+    show_default="the one it was trained on",
+    help="Measure on this data: a name such as mnist, an HDF5 or npz file, a folder of images by class, or "
+    "package.module:function. Files and code need to be named here even if a snapshot was trained on them.",
 )
 at = click.option("--at", default="last", help=AT_HELP)
 workers = click.option(

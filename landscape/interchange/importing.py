@@ -15,9 +15,10 @@ from landscape.interchange.folders import expand
 from landscape.interchange.naming import Mapping
 from landscape.interchange.ordering import Place, places
 from landscape.interchange.storing import store
-from landscape.problem.datasets import load_dataset
+from landscape.problem.datasets import Dataset
 from landscape.problem.model_sources import UNKNOWN, make_model, state_buffers
 from landscape.problem.normalisation import Normalisation
+from landscape.problem.own_data import open_dataset
 from landscape.provenance import provenance
 from landscape.snapshots import RunDescription
 from landscape.snapshots.claim import check_writable
@@ -74,12 +75,12 @@ def import_run(paths: Sequence[str | Path], output: str | Path, options: ImportO
     check_writable(target)
     source = expand([Path(path) for path in paths])
     settings = _checked_settings(source.settings | options.settings)
-    data = load_dataset(options.dataset, "train") if options.dataset else None
+    data = open_dataset(options.dataset, "train") if options.dataset else None
     expected = _expected(options)
     with tempfile.TemporaryFile() as rows:
         found = collect(source, options.mappings, options.strip, options.key, expected, rows)
         order = places([str(file) for file in found.files], found.positions, options.order_given)
-        description = _describe(found, order, options, settings, data.sha256 if data else UNKNOWN_DATA)
+        description = _describe(found, order, options, settings, data)
         seen = [_samples_seen(place, settings, len(data) if data else 0) for place in order]
         facts = [{"file": str(file), "sha256": file_digest(file)} for file in dict.fromkeys(found.files)]
         with beside(target) as temporary:
@@ -107,15 +108,20 @@ def _expected(options: ImportOptions) -> Expected | None:
 
 
 def _describe(
-    found: Collected, order: Sequence[Place], options: ImportOptions, settings: dict[str, Any], data_sha256: str
+    found: Collected,
+    order: Sequence[Place],
+    options: ImportOptions,
+    settings: dict[str, Any],
+    data: Dataset | None,
 ) -> RunDescription:
     # By the contents, so that runs of other weights are other runs, whatever their files are called.
     ordered = sorted(range(len(order)), key=lambda i: order[i].number)
     digest = hashlib.sha256(b"".join(found.digests[i] for i in ordered)).hexdigest()
-    config = settings | {"dataset": options.dataset, "imported": {"theta_sha256": digest}}
+    config = settings | {"dataset": data.name if data else None, "imported": {"theta_sha256": digest}}
     if options.normalisation is not None:
         config["normalisation"] = options.normalisation.as_settings()
     name = options.model or UNKNOWN
+    data_sha256 = data.sha256 if data else UNKNOWN_DATA
     return RunDescription(name, options.model_args, found.layout, config, data_sha256, found.buffers)
 
 

@@ -16,6 +16,7 @@ from landscape.problem.memory import MEMORY
 from landscape.problem.model_sources import model_with
 from landscape.problem.models import check_fit, scale_logits
 from landscape.problem.normalisation import Normalised, normalisation_of
+from landscape.problem.own_data import is_own, open_dataset
 from landscape.problem.parameter_objective import ParameterObjective, parameter_objective
 from landscape.robustness.accuracy import margins
 from landscape.snapshots import Snapshot
@@ -44,20 +45,35 @@ def load_problem(snapshot: Snapshot, device: str = "auto", given: Given = NOTHIN
     """
     where = resolve_device(device)
     model = load_model(snapshot, given).to(where)
-    name = given.dataset or snapshot.config.get("dataset", "mnist")
-    if name is None:
-        raise DatasetError(
-            f"{snapshot.path} was imported without its dataset; pass --dataset, or import it again with it."
-        )
-    name = str(name)
-    train, test = load_dataset(name, "train"), load_dataset(name, "test")
+    train, test = load_data(snapshot, given)
     if given.dataset is None and train.sha256 != snapshot.data_sha256:
         raise DatasetError(
-            f"{snapshot.path} was trained on other data than the {name} found here "
+            f"{snapshot.path} was trained on other data than the {train.name} found here "
             f"(digest {snapshot.data_sha256[:12]}, not {train.sha256[:12]}); measure it where that data is."
         )
     check_fit(model, train.images[:1].to(where), train.num_classes)
     return Problem(model, train.to(where), test.to(where))
+
+
+def load_data(snapshot: Snapshot, given: Given = NOTHING) -> tuple[Dataset, Dataset]:
+    """Images for training and for testing: those that are given, else those that the snapshot names.
+
+    Raises:
+        DatasetError: If they cannot be had, or are neither given nor a dataset of this program.
+    """
+    if given.dataset is not None:
+        return open_dataset(given.dataset, "train"), open_dataset(given.dataset, "test")
+    name = snapshot.config.get("dataset", "mnist")
+    if name is None:
+        raise DatasetError(
+            f"{snapshot.path} was imported without its dataset; pass --dataset, or import it again with it."
+        )
+    if is_own(str(name)):
+        raise DatasetError(
+            f"{snapshot.path} was trained on {name}. Files are opened and code is run for the caller only, never "
+            "for a snapshot: pass --dataset with the place of these data."
+        )
+    return load_dataset(str(name), "train"), load_dataset(str(name), "test")
 
 
 def load_model(snapshot: Snapshot, given: Given = NOTHING) -> nn.Module:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
@@ -13,7 +13,8 @@ from typing import Any
 
 from landscape.engine import MakeExecutor, Outcome, run_tasks
 from landscape.errors import CorruptSnapshotError, LandscapeError, SnapshotError
-from landscape.problem.datasets import SPLITS, load_dataset
+from landscape.problem.datasets import DATASETS, SPLITS
+from landscape.problem.own_data import absolute, open_dataset
 from landscape.snapshots import Run, check_selection, find_runs, open_run, positions, select_index, snapshot_of
 from landscape.study.columns import FAILED, OK, PLAIN, Row
 from landscape.study.given import NOTHING, Given
@@ -82,6 +83,8 @@ def make_plan(
         DatasetError: If the dataset that is given cannot be had.
     """
     check_selection(select)
+    if given.dataset is not None:
+        given = replace(given, dataset=absolute(given.dataset))  # for workers that have another folder
     data = {} if given.dataset is None else _data_of(given.dataset)
     request = _Request(select, config, device, given, data)
     found = [entry for path in find_runs(paths) for entry in _tasks_of(path, request)]
@@ -95,11 +98,12 @@ def make_plan(
 
 def check_parts(plan: Plan) -> None:
     """Refuse snapshots whose data have not so many disjoint parts, before any is measured; ConfigurationError."""
-    for name, config in {(task.subject["dataset"], task.config) for task in plan.tasks if task.subject["dataset"]}:
-        train, test = (load_dataset(name, split) for split in SPLITS)
-        train.subset(config.theta_samples, config.seed, config.repeat)
-        for count in (config.x_samples, config.attack_samples):
-            test.subset(count, config.seed, config.repeat)
+    for name, config in {(task.given.dataset or task.subject["dataset"], task.config) for task in plan.tasks}:
+        if name in DATASETS or any(task.given.dataset for task in plan.tasks):
+            train, test = (open_dataset(name, split) for split in SPLITS)
+            train.subset(config.theta_samples, config.seed, config.repeat)
+            for count in (config.x_samples, config.attack_samples):
+                test.subset(count, config.seed, config.repeat)
 
 
 def _expected_seconds(tasks: Sequence[Task], ledger: Ledger) -> tuple[float, ...]:
@@ -201,7 +205,8 @@ class _Request:
 
 
 def _data_of(name: str) -> dict[str, str]:
-    return {"dataset": name, "data_sha256": load_dataset(name, "train").sha256}
+    data = open_dataset(name, "train")
+    return {"dataset": data.name, "data_sha256": data.sha256}
 
 
 def _tasks_of(path: Path, request: _Request) -> Iterator[Task | Row]:

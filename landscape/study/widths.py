@@ -18,6 +18,7 @@ from landscape.problem.metrics import parameter_metric
 from landscape.problem.parameter_objective import ParameterObjective, parameter_objective
 from landscape.robustness.certified import CertifiedDistance, certified_distance
 from landscape.study.columns import LEVELS
+from landscape.study.cost import width_cost
 from landscape.study.problems import Problem, theta_objective, x_objective
 from landscape.study.searches import EIGENVECTOR_STARTS, TARGETED_STARTS, THETA_EFFORT, X_EFFORT, leading_starts
 
@@ -80,6 +81,7 @@ def measure_widths(problem: Problem, config: WidthConfig, tell: Callable[[str], 
         LandscapeError: If the settings make no sense, or φ cannot be used.
     """
     theta = theta_objective(problem, config.theta_samples, config.seed)
+    tell(width_cost(theta, len(config.levels), config.x_samples).text)
     tell("curvature over θ")
     pairs = top_eigenpairs(theta, EIGENVECTOR_STARTS + 1, "BE", config.eigen_tol, config.seed)
     tell("distances over θ")
