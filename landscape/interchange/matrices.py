@@ -49,6 +49,17 @@ def read_npz(path: Path, size: int) -> Iterator[State]:
     yield State({name: torch.from_numpy(array) for name, array in arrays.items()})
 
 
+def read_arrays(path: Path, size: int, kind: str) -> dict[str, Array]:
+    """All arrays of an ``npz``, or the one of an ``npy``, by name; UnsafeFileError or CorruptSnapshotError."""
+    if kind == "npz":
+        arrays = _read_archive(path, size)
+    else:
+        with path.open("rb") as file:
+            arrays = {path.stem: _read_array(path, file, size, path.name)}
+    check_names(path, arrays)
+    return arrays
+
+
 def _read_archive(path: Path, size: int) -> dict[str, Array]:
     arrays, total = {}, 0
     try:
