@@ -1,4 +1,4 @@
-"""``landscape snapshots import`` and ``landscape snapshots export``."""
+"""``landscape snapshots import``, ``export`` and ``inspect``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from . import options
-from .output import note, print_json
+from .output import note, print_json, print_table
 
 
 def _object(context: click.Context, parameter: click.Parameter, text: str) -> dict[str, Any]:
@@ -123,3 +123,35 @@ def export_command(run: str, at: str, target: Path) -> None:
     from landscape.snapshots import load_snapshot
 
     click.echo(str(export_snapshot(load_snapshot(run, at), target)))
+
+
+@click.command(name="inspect")
+@click.argument("file", metavar="FILE")
+@options.as_json
+def inspect_command(file: str, as_json: bool) -> None:
+    """Say what an unknown file or run holds: its format, its tensors with their shapes and types.
+
+    FILE is a torch checkpoint, a safetensors, HDF5, npy or npz file, a run, a packed run, a segment, or a ledger
+    of measurements. It is read by a process of its own, within limits of memory and time; no code in it is run.
+
+    \b
+    Example:
+      landscape snapshots inspect model.ckpt
+    """
+    from dataclasses import asdict
+
+    from landscape.interchange import inspect_file
+    from landscape.snapshots import resolve
+
+    found = inspect_file(resolve(file))
+    if as_json:
+        print_json("snapshots inspect", {"file": file}, asdict(found))
+        return
+    click.echo(f"format: {found.format}")
+    for name, value in found.facts.items():
+        click.echo(f"{name}: {value}")
+    click.echo()
+    header = ("name", "shape", "type", "bytes")
+    print_table(
+        header, [(e.name, "x".join(map(str, e.shape)) or "scalar", e.dtype, e.bytes) for e in found.entries]
+    )

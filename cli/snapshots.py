@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import options
-from .interchange import export_command, import_command
+from .interchange import export_command, import_command, inspect_command
 from .output import note, plain, print_json, print_table, progress
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ def command() -> None:
 
 command.add_command(import_command)
 command.add_command(export_command)
+command.add_command(inspect_command)
 
 
 @command.command(name="list")

@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,6 +16,7 @@ import torch
 from landscape.errors import LandscapeError
 from landscape.interchange.formats import read_file
 from landscape.interchange.frames import write_end, write_error, write_frame, write_state
+from landscape.interchange.inspecting import describe
 
 # Memory beside the file itself: its tensors, a contiguous copy of one, and what the readers need.
 _COPIES = 6
@@ -53,6 +55,9 @@ def serve(request: dict[str, Any], output: IO[bytes]) -> None:
             size = path.lstat().st_size if os.path.lexists(path) else 0
             limit_memory(size)
             limit_seconds(size)
+            if request.get("inspect"):
+                write_frame(output, {"found": asdict(describe(path))})
+                continue
             for state in read_file(path, request["key"], request["mapped"]):
                 write_state(output, number, state)
             output.flush()

@@ -19,6 +19,14 @@ _TORCH_SUFFIXES = frozenset({".pt", ".pth", ".bin", ".ckpt", ".t7", ".tar", ""})
 KNOWN = "torch (.pt, .pth, .ckpt), safetensors, HDF5 (.h5), npy and npz"
 
 
+def checked_size(path: Path) -> int:
+    """Size of a plain file; MissingSnapshotError, UnsafeFileError, UnsupportedFormatError if too large."""
+    size = check_regular(path)
+    if size > LARGEST_FILE:
+        raise UnsupportedFormatError(f"{path} has {size} bytes, more than {LARGEST_FILE}. Split it.")
+    return size
+
+
 def detect(path: Path, size: int) -> str:
     """``torch``, ``safetensors``, ``hdf5``, ``npy`` or ``npz``; UnsupportedFormatError for all else."""
     try:
@@ -61,9 +69,7 @@ def read_file(path: Path, key: str | None = None, mapped: Sequence[str] = ()) ->
         key: Entry of a torch checkpoint that holds the weights.
         mapped: Names that the user maps; a Keras file gives nothing else.
     """
-    size = check_regular(path)
-    if size > LARGEST_FILE:
-        raise UnsupportedFormatError(f"{path} has {size} bytes, more than {LARGEST_FILE}. Split it.")
+    size = checked_size(path)
     kind = detect(path, size)
     if kind == "npy":
         yield from read_npy(path, size)

@@ -43,6 +43,17 @@ def read_npz(path: Path, size: int) -> Iterator[State]:
     yield State({name: torch.from_numpy(array) for name, array in arrays.items()})
 
 
+def read_arrays(path: Path, size: int, kind: str) -> dict[str, Array]:
+    """All arrays of an ``npz``, or the one of an ``npy``, by name; UnsafeFileError or CorruptSnapshotError."""
+    if kind == "npz":
+        arrays = read_archive(path, size)
+    else:
+        with path.open("rb") as file:
+            arrays = {path.stem: read_array(path, file, size, path.name)}
+    check_names(path, arrays)
+    return arrays
+
+
 def _check_float(path: Path, name: str, array: Array) -> None:
     if array.dtype.kind != "f" or array.dtype.itemsize > 8:
         raise UnsupportedFormatError(f"{path}: {name!r} holds {array.dtype}; weights are floats of up to 64 bits.")

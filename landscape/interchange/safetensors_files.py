@@ -38,7 +38,7 @@ def read_safetensors(path: Path, size: int) -> State:
     Raises CorruptSnapshotError for headers whose offsets, shapes and types do not fit each other and the file.
     """
     package = library()
-    metadata = _metadata(path, size)
+    metadata = metadata_of(path, size)
     try:
         with package.safe_open(path, framework="pt") as file:
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -46,11 +46,13 @@ def read_safetensors(path: Path, size: int) -> State:
         raise CorruptSnapshotError(f"{path} cannot be read: {error}. Restore it from a copy.") from error
     check_names(path, tensors)
     check_tensors(path, tensors, size)
-    numbers = {name: int(text) for name, text in metadata.items() if text.isascii() and text.isdigit()}
+    numbers = {
+        name: int(text) for name, text in metadata.items() if len(text) < 20 and text.isascii() and text.isdigit()
+    }
     return State(tensors, positions_in(numbers))
 
 
-def _metadata(path: Path, size: int) -> dict[str, str]:
+def metadata_of(path: Path, size: int) -> dict[str, str]:
     """The short strings under ``__metadata__``; CorruptSnapshotError for headers that name something twice."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -67,7 +69,7 @@ def _metadata(path: Path, size: int) -> dict[str, str]:
         raise CorruptSnapshotError(f"{path}: its header is no JSON: {error}. Restore it from a copy.") from error
     metadata = header.get("__metadata__", {}) if isinstance(header, dict) else {}
     entries = metadata.items() if isinstance(metadata, dict) else ()
-    return {name: value for name, value in entries if isinstance(value, str) and len(value) < 20}
+    return {name: value for name, value in entries if isinstance(value, str) and len(value) <= 200}
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
