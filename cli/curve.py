@@ -40,7 +40,7 @@ def curves(
     as_json: bool,
 ) -> None:
     """Trace what ``output`` does not hold yet, draw all curves in one figure, and print them."""
-    tasks = _tasks(runs, at, config, output)
+    tasks = _tasks(runs, at, config, output, given)
     output.mkdir(parents=True, exist_ok=True)
     traced = _trace(tasks, config, device, threads, given)
     os.environ["MPLBACKEND"] = "agg"  # whatever the environment asks for, files are drawn
@@ -49,14 +49,18 @@ def curves(
     files = [str(file) for file in (*(task.file for task in tasks), *draw_curves(traced, output))]
     if as_json:
         results = {"curves": [asdict(curve) for curve in traced], "files": files}
-        print_json("width --curve", {"snapshots": runs, "at": at} | plain(asdict(config)), results)
+        print_json(
+            "width --curve",
+            {"snapshots": runs, "at": at, "dataset": given.dataset} | plain(asdict(config)),
+            results,
+        )
     else:
         for curve in traced:
             _print_curve(curve)
     note("\n".join(["written:", *(f"  {file}" for file in files)]))
 
 
-def _tasks(runs: Sequence[str], at: str, config: CurveConfig, output: Path) -> list[_Task]:
+def _tasks(runs: Sequence[str], at: str, config: CurveConfig, output: Path, given: Given) -> list[_Task]:
     """All snapshots with their keys, before anything is computed or written."""
     from landscape.snapshots import open_run, select_index
     from landscape.study.trace import curve_key
@@ -64,9 +68,7 @@ def _tasks(runs: Sequence[str], at: str, config: CurveConfig, output: Path) -> l
     opened = [open_run(run) for run in runs]
     indices = [select_index(run, at) for run in opened]
     digests = [run.digest(index) for run, index in zip(opened, indices, strict=True)]
-    keys = [
-        curve_key(digest, run.description.data_sha256, config) for run, digest in zip(opened, digests, strict=True)
-    ]
+    keys = [curve_key(digest, run.description, config, given) for run, digest in zip(opened, digests, strict=True)]
     if len(set(keys)) < len(keys):
         raise click.BadParameter("the same snapshot is named twice.", param_hint="--snapshot")
     names = [run.path.name.removesuffix(".h5") for run in opened]
@@ -96,7 +98,7 @@ def _trace(
     with progress(missing, "tracing") as bar:
         for task in bar:
             snapshot = load_snapshot(task.path, f"index={task.index}")
-            curve = trace_curve(snapshot, config, device, task.name, given)
+            curve = trace_curve(snapshot, config, device, task.name, given, task.key)
             write_curve(curve, task.file)
             known[task.key] = curve
     return [curve for curve in (known[task.key] for task in tasks) if curve is not None]

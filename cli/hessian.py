@@ -35,6 +35,7 @@ SAMPLES = {"theta": 2000, "x": 10}
 @click.option(
     "--samples", type=options.SIZE, default=None, help="Samples: of the loss over θ (2000), or in X (10)."
 )
+@options.balanced
 @options.memory
 @click.option("--double", is_flag=True, help="Compute in float64.")
 @click.option(
@@ -72,6 +73,8 @@ def command(
     settings["samples"] = settings["samples"] or SAMPLES[space]
     if settings["parameters"] and space == "x":
         raise click.BadParameter("are chosen in θ only.", param_hint="--parameters")
+    if every is not None and settings.pop("balanced"):
+        raise click.BadParameter("not with --every.", param_hint="--balanced")
     if every is None:
         converged = _at_one_point(run, at, space, given, device, threads, as_json, settings)
     else:
@@ -124,6 +127,7 @@ def _pairs(
     samples: int,
     seed: int,
     memory: int,
+    balanced: bool,
     kind: str,
     parameters: tuple[str, ...],
     double: bool,
@@ -137,10 +141,10 @@ def _pairs(
 
     problem = problem.double() if double else problem
     if space == "theta":
-        phi = theta_objective(problem, samples, seed, memory)
+        phi = theta_objective(problem, samples, seed, memory, balanced=balanced)
         note(hessian_cost(phi, search["k"], memory).text)
         return top_eigenpairs(theta_operator(phi, kind, parameters), seed=seed, **search), phi
-    images = x_objective(problem, samples, seed, memory)
+    images = x_objective(problem, samples, seed, memory, balanced=balanced)
     return top_eigenpairs(curvature_operator(images, kind), seed=seed, **search), images
 
 

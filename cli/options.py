@@ -48,12 +48,16 @@ model = click.option(
     metavar="PACKAGE.MODULE:FUNCTION",
     help="Trust this code, if it is what the snapshot names as its network. Other names need no permission.",
 )
+DATA_HELP = (
+    "mnist (embedded), fashion-mnist, kmnist or cifar10; or your own: an .h5 or .npz file, a folder of images by "
+    "class, or package.module:function."
+)
 dataset = click.option(
     "--dataset",
     default=None,
+    metavar="DATA",
     show_default="the one it was trained on",
-    help="Measure on this data: a name such as mnist, an HDF5 or npz file, a folder of images by class, or "
-    "package.module:function. Files and code need to be named here even if a snapshot was trained on them.",
+    help=f"Data to measure on: {DATA_HELP} Your own is named here even if the run was trained on it.",
 )
 at = click.option("--at", default="last", help=AT_HELP)
 workers = click.option(
@@ -63,6 +67,9 @@ workers = click.option(
     show_default="one a core",
     help="Worker processes; each uses one thread.",
 )
+
+
+balanced = click.option("--balanced", is_flag=True, help="Take as many samples of each class, as far as they go.")
 
 
 def execution(command: Command) -> Command:

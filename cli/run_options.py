@@ -16,7 +16,7 @@ _OPTIONS = (
     click.option(
         "--model-args", default="{}", metavar="JSON", help='Arguments of the model, such as {"hidden": 25}.'
     ),
-    click.option("--dataset", default="mnist", help="mnist (embedded), fashion-mnist, kmnist or cifar10."),
+    click.option("--dataset", default="mnist", metavar="DATA", help=options.DATA_HELP),
     click.option("--optimizer", type=click.Choice(["sgd", "adam"]), default="sgd", help="Optimizer."),
     click.option(
         "--momentum", type=click.FloatRange(0, 1, max_open=True), default=0.0, help="Momentum, sgd only."

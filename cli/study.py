@@ -81,6 +81,7 @@ _OPTIONS = (
     click.option("--x-samples", type=options.SIZE, default=40, help="Test samples whose distance is searched."),
     click.option("--attack-samples", type=options.SIZE, default=2000, help="Test samples under FGSM."),
     click.option("--ladder-samples", type=options.SIZE, default=300, help="Of those, samples under all attacks."),
+    options.balanced,
     options.seed,
     options.device,
     options.workers,
@@ -108,7 +109,7 @@ def config_of(settings: dict[str, Any]) -> MeasureConfig:
     from landscape.study.measure_config import MeasureConfig
 
     samples = ("theta_samples", "x_samples", "attack_samples", "ladder_samples")
-    names = ("levels", "eps", "metrics", "x_norms", "equal_margin", *samples, "seed")
+    names = ("levels", "eps", "metrics", "x_norms", "equal_margin", *samples, "seed", "balanced")
     return MeasureConfig(**{name: settings[name] for name in names}, repeat=settings.get("part", 0))
 
 

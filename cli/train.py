@@ -58,14 +58,14 @@ def command(
     """
     arguments = parse_arguments(model_args, method_args)
     _check_one_learning_rate(at_edge)
-    from landscape.problem.datasets import load_dataset
+    from landscape.problem.own_data import open_dataset
     from landscape.training.config import TrainingConfig
     from landscape.training.loop import train
 
     if at_edge is not None:
         settings["learning_rate"] = _learning_rate_at_edge(at_edge, TrainingConfig(**arguments, **settings))
     config = TrainingConfig(**arguments, **settings)
-    total = config.epochs * len(load_dataset(config.dataset, "train"))
+    total = config.epochs * len(open_dataset(config.dataset, "train"))
     with counter(str(output), total) as bar:
         result = train(
             config,

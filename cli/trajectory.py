@@ -37,13 +37,16 @@ def trajectory(
         read_points,
         trajectory_key,
     )
+    from landscape.study.problems import data_subject
     from landscape.study.spectra import trace_trajectory
 
     torch.set_num_threads(threads or default_workers())
     opened, config = open_run(run), TrajectoryConfig(**settings)
     name = file_name(opened.path.name, config.parameters, config.kind)
     indices = every_index(len(opened), every)
-    key = trajectory_key(opened.run_id, config)
+    data = data_subject(opened.description, given)
+    other = data["data_sha256"] if data["data_sha256"] != opened.description.data_sha256 else None
+    key = trajectory_key(opened.run_id, config, other)
     file = output / f"hessian-{name}.jsonl"
     points = read_points(file, key)
     missing = [index for index in indices if index not in points]
@@ -62,7 +65,9 @@ def trajectory(
     files = [str(file), *map(str, draw_trajectory(found, output))]
     if as_json:
         results = {"points": [asdict(point) for point in found.points], "edge": found.edge, "files": files}
-        print_json("hessian --every", {"snapshot": run, "every": every} | settings, results)
+        print_json(
+            "hessian --every", {"snapshot": run, "dataset": given.dataset, "every": every} | settings, results
+        )
     else:
         _print_points(found)
     note("\n".join(["written:", *(f"  {file}" for file in files)]))

@@ -27,6 +27,7 @@ _NOT_WITH_CURVE = {
     "x_norm": 2.0,
     "box": False,
     "joint": False,
+    "balanced": False,
     "per_sample": 0,
     "certify": 0,
 }
@@ -66,6 +67,7 @@ def _samples(name: str, place: int, what: str) -> Callable[[options.Command], op
 @_norm("--theta-norm", "Norm in θ.")
 @_norm("--x-norm", "Norm in X.")
 @click.option("--box/--no-box", default=False, help="Whether images stay in [0, 1].")
+@options.balanced
 @click.option("--joint", is_flag=True, help="Also search the whole matrix X with the mean loss.")
 @click.option(
     "--per-sample",

@@ -497,7 +497,7 @@ def test_command_traces_keeps_and_goes_on(
     assert {"ln2", "ln10"} <= {line.split()[0] for line in table if line}
     traced = []
 
-    def pretend(snapshot: Snapshot, config: CurveConfig, device: str, name: str) -> Curve:
+    def pretend(snapshot: Snapshot, config: CurveConfig, device: str, name: str, *_: object) -> Curve:
         traced.append((name, config.seed))
         return made_up(name)
 

@@ -76,6 +76,21 @@ def test_subset_is_a_sample_without_repetition() -> None:
         data.subset(0, 0)
 
 
+def test_balanced_subsets_take_from_all_classes_in_turn() -> None:
+    images = torch.arange(40.0).reshape(40, 1, 1, 1) / 40
+    data = Dataset("skewed", images, torch.tensor([0] * 25 + [1] * 10 + [2] * 5), 3)
+    parts = [data.subset(6, 1, part, balanced=True) for part in range(3)]
+    assert [torch.bincount(part.labels, minlength=3).tolist() for part in parts] == [
+        [2, 2, 2],
+        [2, 2, 2],
+        [3, 2, 1],
+    ]
+    chosen = torch.cat([part.images.flatten() for part in parts]).tolist()
+    assert len(set(chosen)) == 18
+    assert chosen == data.subset(18, 1, balanced=True).images.flatten().tolist()
+    assert data.subset(6, 2, balanced=True).images.tolist() != parts[0].images.tolist()
+
+
 @pytest.mark.parametrize(("name", "split"), [("imagenet", "train"), ("mnist", "validation")])
 def test_unknown_names_are_refused(name: str, split: str) -> None:
     with pytest.raises(DatasetError, match=r"unknown .* choose one of (mnist|train), "):

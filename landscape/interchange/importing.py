@@ -15,7 +15,7 @@ from landscape.interchange.folders import expand
 from landscape.interchange.naming import Mapping
 from landscape.interchange.ordering import Place, places
 from landscape.interchange.storing import store
-from landscape.problem.datasets import Dataset
+from landscape.problem.datasets import DATASETS, Dataset
 from landscape.problem.model_sources import UNKNOWN, make_model, state_buffers
 from landscape.problem.normalisation import Normalisation
 from landscape.problem.own_data import open_dataset
@@ -117,12 +117,19 @@ def _describe(
     # By the contents, so that runs of other weights are other runs, whatever their files are called.
     ordered = sorted(range(len(order)), key=lambda i: order[i].number)
     digest = hashlib.sha256(b"".join(found.digests[i] for i in ordered)).hexdigest()
-    config = settings | {"dataset": data.name if data else None, "imported": {"theta_sha256": digest}}
+    config = settings | _stored_data(options.dataset, data) | {"imported": {"theta_sha256": digest}}
     if options.normalisation is not None:
         config["normalisation"] = options.normalisation.as_settings()
     name = options.model or UNKNOWN
     data_sha256 = data.sha256 if data else UNKNOWN_DATA
     return RunDescription(name, options.model_args, found.layout, config, data_sha256, found.buffers)
+
+
+def _stored_data(name: str | None, data: Dataset | None) -> dict[str, Any]:
+    """What a run stores of its data, beside their digest; of own data never where they lie."""
+    if name is None or data is None or data.name in DATASETS:
+        return {"dataset": name}
+    return {"dataset": data.name, "test_sha256": open_dataset(name, "test").sha256}
 
 
 def _samples_seen(place: Place, settings: dict[str, Any], samples: int) -> int:

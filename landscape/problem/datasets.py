@@ -53,10 +53,11 @@ class Dataset:
         """The same dataset in float64."""
         return Dataset(self.name, self.images.double(), self.labels, self.num_classes)
 
-    def subset(self, count: int, seed: int, part: int = 0) -> Dataset:
+    def subset(self, count: int, seed: int, part: int = 0, balanced: bool = False) -> Dataset:
         """``count`` samples of a permutation drawn from ``seed``, from the ``part``-th on; parts are disjoint.
 
-        All samples, in order, if there are no more than ``count``.
+        All samples, in order, if there are no more than ``count``. ``balanced`` takes from all classes in turn, so
+        that their counts differ by one at most, as long as each class has samples left.
 
         Raises:
             ConfigurationError: If ``count`` is below 1, or there are not so many parts.
@@ -71,8 +72,19 @@ class Dataset:
         if count >= len(self):
             return self
         order = torch.randperm(len(self), generator=Generator().manual_seed(seed))
+        order = self._by_turns(order) if balanced else order
         chosen = order[part * count : (part + 1) * count].to(self.labels.device)
         return Dataset(self.name, self.images[chosen], self.labels[chosen], self.num_classes)
+
+    def _by_turns(self, order: Tensor) -> Tensor:
+        """The same samples, first the first one of each class, then the second ones, and so on."""
+        labels = self.labels.cpu()[order]
+        by_class = torch.argsort(labels, stable=True)
+        counts = torch.bincount(labels)
+        starts = (counts.cumsum(0) - counts)[labels[by_class]]
+        turn = torch.empty_like(order)
+        turn[by_class] = torch.arange(len(order)) - starts
+        return order[torch.argsort(turn, stable=True)]
 
 
 def load_dataset(name: str, split: str = "train") -> Dataset:

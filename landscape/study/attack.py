@@ -133,7 +133,7 @@ def _subject(snapshot: Snapshot, part: Part, digest: str, seed: int) -> dict[str
         "samples_sha256": digest,
         "first": part.start,  # numbers the samples' random numbers
         "seed": seed,
-    }
+    } | {name: value for name, value in snapshot.config.items() if name == "normalisation"}
 
 
 def _digest(data: Dataset, start: int, batch: int) -> str:

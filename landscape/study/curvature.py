@@ -79,9 +79,10 @@ def every_index(count: int, every: int) -> list[int]:
     return sorted({*range(0, count, every), count - 1})
 
 
-def trajectory_key(run_id: str, config: TrajectoryConfig) -> str:
-    """What the points of a run depend on, beside the snapshot's own index."""
+def trajectory_key(run_id: str, config: TrajectoryConfig, data_sha256: str | None = None) -> str:
+    """What the points of a run depend on, beside the snapshot's index; ``data_sha256`` of other data than its."""
     settings = {"run_id": run_id, "version": VERSION, **asdict(config)}
+    settings |= {} if data_sha256 is None else {"data_sha256": data_sha256}
     del settings["memory"]  # which changes no more than rounding
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 

@@ -58,7 +58,7 @@ def measure_samples(
     """
     config = config or MeasureConfig()
     problem = load_problem(snapshot, device, given)
-    attacked = problem.test.subset(config.attack_samples, config.seed, config.repeat)
+    attacked = problem.test.subset(config.attack_samples, config.seed, config.repeat, config.balanced)
     factor = 1.0
     if config.equal_margin is not None:
         problem, factor = with_median_margin(problem, config.equal_margin, attacked)
@@ -71,7 +71,7 @@ def measure_samples(
 
 
 def _theta_columns(problem: Problem, config: MeasureConfig) -> Row:
-    phi = theta_objective(problem, config.theta_samples, config.seed, part=config.repeat)
+    phi = theta_objective(problem, config.theta_samples, config.seed, part=config.repeat, balanced=config.balanced)
     pairs = top_eigenpairs(phi, (EIGENVALUES, 1), "BE", config.eigen_tol, config.search_seed)
     value, gradient = phi.value_and_grad(phi.origin)
     row: Row = {
@@ -122,7 +122,7 @@ def _metric_columns(phi: ParameterObjective, pairs: Eigenpairs, config: MeasureC
 
 
 def _input_columns(problem: Problem, config: MeasureConfig) -> Measured:
-    phi = x_objective(problem, config.x_samples, config.seed, part=config.repeat)
+    phi = x_objective(problem, config.x_samples, config.seed, part=config.repeat, balanced=config.balanced)
     found = x_distance(problem, phi, config)
     widths = torch.where(found.reached, width(found), torch.nan)
     row: Row = {}

@@ -31,6 +31,7 @@ class MeasureConfig:
     x_norms: tuple[str, ...] = ()  # of X, beside the 2-norm
     equal_margin: float | None = None
     repeat: int = 0
+    balanced: bool = False  # as many samples of each class
 
     def __post_init__(self) -> None:
         _check_positive("levels", self.levels)
@@ -53,8 +54,9 @@ class MeasureConfig:
         return self.seed + self.repeat
 
     def as_settings(self) -> dict[str, object]:
-        """All fields as plain values."""
-        return asdict(self)
+        """All fields as plain values; ``balanced`` only if it is set, so that rows of before keep their keys."""
+        settings = asdict(self)
+        return settings if self.balanced else {k: v for k, v in settings.items() if k != "balanced"}
 
 
 def _check_positive(what: str, values: tuple[float, ...]) -> None:

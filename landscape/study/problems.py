@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
 
 from landscape.errors import DatasetError, ModelError
-from landscape.problem.datasets import Dataset, load_dataset
+from landscape.problem.datasets import DATASETS, Dataset, load_dataset
 from landscape.problem.device import resolve_device
 from landscape.problem.input_objective import InputObjective, input_objective
 from landscape.problem.memory import MEMORY
 from landscape.problem.model_sources import model_with
 from landscape.problem.models import check_fit, scale_logits
 from landscape.problem.normalisation import Normalised, normalisation_of
-from landscape.problem.own_data import is_own, open_dataset
+from landscape.problem.own_data import is_own
 from landscape.problem.parameter_objective import ParameterObjective, parameter_objective
 from landscape.robustness.accuracy import margins
-from landscape.snapshots import Snapshot
+from landscape.snapshots import RunDescription, Snapshot
 from landscape.study.given import NOTHING, Given
 
 
@@ -46,11 +47,6 @@ def load_problem(snapshot: Snapshot, device: str = "auto", given: Given = NOTHIN
     where = resolve_device(device)
     model = load_model(snapshot, given).to(where)
     train, test = load_data(snapshot, given)
-    if given.dataset is None and train.sha256 != snapshot.data_sha256:
-        raise DatasetError(
-            f"{snapshot.path} was trained on other data than the {train.name} found here "
-            f"(digest {snapshot.data_sha256[:12]}, not {train.sha256[:12]}); measure it where that data is."
-        )
     check_fit(model, train.images[:1].to(where), train.num_classes)
     return Problem(model, train.to(where), test.to(where))
 
@@ -59,21 +55,56 @@ def load_data(snapshot: Snapshot, given: Given = NOTHING) -> tuple[Dataset, Data
     """Images for training and for testing: those that are given, else those that the snapshot names.
 
     Raises:
-        DatasetError: If they cannot be had, or are neither given nor a dataset of this program.
+        DatasetError: If they cannot be had, are not those that the snapshot was trained on, or are neither given
+            nor a dataset of this program.
     """
-    if given.dataset is not None:
-        return open_dataset(given.dataset, "train"), open_dataset(given.dataset, "test")
-    name = snapshot.config.get("dataset", "mnist")
-    if name is None:
+    data = given.open()
+    if data is None:
+        data = _stored_data(snapshot)
+    elif not (is_own(data[0].name) and is_own(str(snapshot.config.get("dataset")))):
+        return data  # deliberately other data: one of both is a dataset of this program, or none was known
+    if data[0].sha256 != snapshot.data_sha256:
         raise DatasetError(
-            f"{snapshot.path} was imported without its dataset; pass --dataset, or import it again with it."
+            f"{snapshot.path} was trained on other data than the {data[0].name} found here "
+            f"(digest {snapshot.data_sha256[:12]}, not {data[0].sha256[:12]}); measure it where that data is."
         )
-    if is_own(str(name)):
+    return data
+
+
+def _stored_data(snapshot: Snapshot) -> tuple[Dataset, Dataset]:
+    stored = snapshot.config.get("dataset", "mnist")
+    if stored is None:
         raise DatasetError(
-            f"{snapshot.path} was trained on {name}. Files are opened and code is run for the caller only, never "
-            "for a snapshot: pass --dataset with the place of these data."
+            f"{snapshot.path} was imported without its dataset; name that data by --dataset, here or at import."
         )
-    return load_dataset(str(name), "train"), load_dataset(str(name), "test")
+    name = str(stored)
+    if is_own(name):
+        raise DatasetError(
+            f"{snapshot.path} was trained on {name[:200]}, which is not built in. Files are opened and code is "
+            "run for the caller only, never for a snapshot: name that data by --dataset."
+        )
+    return load_dataset(name, "train"), load_dataset(name, "test")
+
+
+def data_subject(description: RunDescription, given: Given) -> dict[str, Any]:
+    """What tells the data of a measurement from others; equal data have equal subjects, whatever names them."""
+    stored = {"dataset": description.config.get("dataset"), "data_sha256": description.data_sha256}
+    data = given.open()
+    if data is None:
+        return stored
+    train, test = data
+    if train.sha256 != description.data_sha256:
+        return {"dataset": train.name, "data_sha256": train.sha256, "test_sha256": test.sha256}
+    # Runs of built-in data do not store the digest of their test images.
+    known = description.config.get("test_sha256") or _built_in_test(stored["dataset"])
+    return stored if known == test.sha256 else stored | {"test_sha256": test.sha256}
+
+
+def _built_in_test(name: Any) -> str | None:
+    try:
+        return load_dataset(name, "test").sha256 if isinstance(name, str) and name in DATASETS else None
+    except DatasetError:  # cannot be downloaded here
+        return None
 
 
 def load_model(snapshot: Snapshot, given: Given = NOTHING) -> nn.Module:
@@ -105,14 +136,16 @@ def with_median_margin(problem: Problem, margin: float, data: Dataset) -> tuple[
 
 
 def theta_objective(
-    problem: Problem, samples: int, seed: int, memory: int = MEMORY, part: int = 0
+    problem: Problem, samples: int, seed: int, memory: int = MEMORY, part: int = 0, balanced: bool = False
 ) -> ParameterObjective:
     """φ over θ: the mean cross-entropy of a fixed subset of the training data."""
-    data = problem.train.subset(samples, seed, part)
+    data = problem.train.subset(samples, seed, part, balanced)
     return parameter_objective(problem.model, data.images, data.labels, memory=memory)
 
 
-def x_objective(problem: Problem, samples: int, seed: int, memory: int = MEMORY, part: int = 0) -> InputObjective:
+def x_objective(
+    problem: Problem, samples: int, seed: int, memory: int = MEMORY, part: int = 0, balanced: bool = False
+) -> InputObjective:
     """φ over X: the cross-entropy of each sample of a fixed subset of the test data."""
-    data = problem.test.subset(samples, seed, part)
+    data = problem.test.subset(samples, seed, part, balanced)
     return input_objective(problem.model, data.images, data.labels, memory=memory)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
@@ -13,14 +13,14 @@ from typing import Any
 
 from landscape.engine import MakeExecutor, Outcome, run_tasks
 from landscape.errors import CorruptSnapshotError, LandscapeError, SnapshotError
-from landscape.problem.datasets import DATASETS, SPLITS
-from landscape.problem.own_data import absolute, open_dataset
+from landscape.problem.datasets import DATASETS, load_dataset
 from landscape.snapshots import Run, check_selection, find_runs, open_run, positions, select_index, snapshot_of
 from landscape.study.columns import FAILED, OK, PLAIN, Row
 from landscape.study.given import NOTHING, Given
 from landscape.study.ledger import Ledger, canonical, content_key, kind_of
 from landscape.study.measure import VERSION, Measured, measure_samples
 from landscape.study.measure_config import MeasureConfig
+from landscape.study.problems import data_subject
 from landscape.training.methods import arguments_text
 
 # Snapshots of one run that a worker measures in one go: few, so that little is under way when all is killed and
@@ -83,10 +83,7 @@ def make_plan(
         DatasetError: If the dataset that is given cannot be had.
     """
     check_selection(select)
-    if given.dataset is not None:
-        given = replace(given, dataset=absolute(given.dataset))  # for workers that have another folder
-    data = {} if given.dataset is None else _data_of(given.dataset)
-    request = _Request(select, config, device, given, data)
+    request = _Request(select, config, device, given.located())
     found = [entry for path in find_runs(paths) for entry in _tasks_of(path, request)]
     tasks = [entry for entry in found if isinstance(entry, Task)]
     unreadable = [entry for entry in found if not isinstance(entry, Task)]
@@ -98,12 +95,15 @@ def make_plan(
 
 def check_parts(plan: Plan) -> None:
     """Refuse snapshots whose data have not so many disjoint parts, before any is measured; ConfigurationError."""
-    for name, config in {(task.given.dataset or task.subject["dataset"], task.config) for task in plan.tasks}:
-        if name in DATASETS or any(task.given.dataset for task in plan.tasks):
-            train, test = (open_dataset(name, split) for split in SPLITS)
-            train.subset(config.theta_samples, config.seed, config.repeat)
-            for count in (config.x_samples, config.attack_samples):
-                test.subset(count, config.seed, config.repeat)
+    for name, given, config in {(task.subject["dataset"], task.given, task.config) for task in plan.tasks}:
+        data = given.open()
+        if data is None and name in DATASETS:
+            data = load_dataset(name, "train"), load_dataset(name, "test")
+        if data is not None:
+            for count, part in zip(
+                (config.theta_samples, config.x_samples, config.attack_samples), (0, 1, 1), strict=True
+            ):
+                data[part].subset(count, config.seed, config.repeat)
 
 
 def _expected_seconds(tasks: Sequence[Task], ledger: Ledger) -> tuple[float, ...]:
@@ -195,18 +195,12 @@ def _check_settings(run: Run) -> None:
 
 @dataclass(frozen=True)
 class _Request:
-    """What is asked for of each run; ``data`` are name and digest of the dataset that is given, if one is."""
+    """What is asked for of each run."""
 
     select: str
     config: MeasureConfig
     device: str
     given: Given
-    data: dict[str, str]
-
-
-def _data_of(name: str) -> dict[str, str]:
-    data = open_dataset(name, "train")
-    return {"dataset": data.name, "data_sha256": data.sha256}
 
 
 def _tasks_of(path: Path, request: _Request) -> Iterator[Task | Row]:
@@ -254,11 +248,8 @@ def _task(run: Run, at: str, request: _Request) -> Task:
         "theta_sha256": run.digest(index),
         "model": run.description.model,
         "model_args": run.description.model_args,
-        "dataset": settings.get("dataset"),
-        "data_sha256": run.description.data_sha256,
     }
-    if request.data.get("data_sha256", run.description.data_sha256) != run.description.data_sha256:
-        subject |= request.data
+    subject |= data_subject(run.description, request.given)
     if "normalisation" in settings:
         subject["normalisation"] = settings["normalisation"]
     return Task(identity, subject, index, request.config, request.device, request.given)

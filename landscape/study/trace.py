@@ -16,11 +16,11 @@ from landscape.geometry.level_sets import level_set_distance
 from landscape.geometry.sharpness import worst_case_sharpness
 from landscape.objectives import Objective
 from landscape.problem.directions import targeted_starts
-from landscape.snapshots import Snapshot
+from landscape.snapshots import RunDescription, Snapshot
 from landscape.study.curve import VERSION, Band, Curve, CurveConfig, SpaceCurve, level_grid
 from landscape.study.given import NOTHING, Given
 from landscape.study.ledger import content_key
-from landscape.study.problems import load_problem, theta_objective, x_objective
+from landscape.study.problems import data_subject, load_problem, theta_objective, x_objective
 from landscape.study.searches import (
     EIGENVECTOR_STARTS,
     TARGETED_STARTS,
@@ -36,10 +36,13 @@ _X_EFFORT = SearchEffort(num_random=0, budget=50, restarts=1)
 _FROM_POINTS = SearchEffort(num_random=0, budget=40, restarts=0)
 
 
-def curve_key(theta_sha256: str, data_sha256: str, config: CurveConfig) -> str:
-    """Digest of everything that a curve depends on."""
-    subject = {"measurement": "curve", "version": VERSION, "config": asdict(config)}
-    return content_key(subject | {"theta_sha256": theta_sha256, "data_sha256": data_sha256})
+def curve_key(theta_sha256: str, description: RunDescription, config: CurveConfig, given: Given = NOTHING) -> str:
+    """Digest of everything that a curve depends on; that of a run's own data is known by its digest alone."""
+    subject = {"measurement": "curve", "version": VERSION, "config": asdict(config), "theta_sha256": theta_sha256}
+    subject |= {name: value for name, value in data_subject(description, given).items() if name != "dataset"}
+    if "normalisation" in description.config:
+        subject["normalisation"] = description.config["normalisation"]
+    return content_key(subject)
 
 
 def trace_curve(
@@ -48,8 +51,11 @@ def trace_curve(
     device: str = "auto",
     name: str | None = None,
     given: Given = NOTHING,
+    key: str = "",
 ) -> Curve:
     """Trace d(c), w(c) and S(ρ) of one snapshot: in θ, and per image in X on the same levels.
+
+    ``key`` is that of the curve (see `curve_key`), by which it is known again.
 
     Raises:
         LandscapeError: If the snapshot does not fit its model or data, or its loss is above all levels.
@@ -65,7 +71,7 @@ def trace_curve(
     images = x.origin.reshape(-1, *x.shape)
     return Curve(
         run=name or snapshot.path,
-        key=curve_key(snapshot.theta_sha256, snapshot.data_sha256, config),
+        key=key,
         path=snapshot.path,
         theta_sha256=snapshot.theta_sha256,
         epoch=snapshot.position.epoch,

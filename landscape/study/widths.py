@@ -43,6 +43,7 @@ class WidthConfig:
     seed: int = 0
     eigen_tol: float = 3e-2
     tol: float = 1e-2
+    balanced: bool = False  # as many samples of each class
 
     def __post_init__(self) -> None:
         for name in ("per_sample", "certified"):
@@ -80,7 +81,7 @@ def measure_widths(problem: Problem, config: WidthConfig, tell: Callable[[str], 
     Raises:
         LandscapeError: If the settings make no sense, or φ cannot be used.
     """
-    theta = theta_objective(problem, config.theta_samples, config.seed)
+    theta = theta_objective(problem, config.theta_samples, config.seed, balanced=config.balanced)
     tell(width_cost(theta, len(config.levels), config.x_samples).text)
     tell("curvature over θ")
     pairs = top_eigenpairs(theta, EIGENVECTOR_STARTS + 1, "BE", config.eigen_tol, config.seed)
@@ -114,7 +115,7 @@ def _search_theta(phi: ParameterObjective, config: WidthConfig, starts: Tensor) 
 
 
 def _search_x(problem: Problem, config: WidthConfig) -> LevelSetDistance:
-    phi = x_objective(problem, config.x_samples, config.seed)
+    phi = x_objective(problem, config.x_samples, config.seed, balanced=config.balanced)
     images = phi.origin.reshape(-1, *phi.shape)
     # The few pixels along which a 1-norm start would go have no room in a box.
     norm = 2 if config.box and config.x_norm == 1 else config.x_norm
@@ -135,7 +136,7 @@ def _search_x(problem: Problem, config: WidthConfig) -> LevelSetDistance:
 def _search_joint(problem: Problem, config: WidthConfig, tell: Callable[[str], None]) -> LevelSetDistance:
     """The whole matrix X as one point; its mean loss is dominated by the samples that are nearest to failing."""
     tell("distances over X jointly")
-    data = problem.test.subset(config.x_samples, config.seed)
+    data = problem.test.subset(config.x_samples, config.seed, balanced=config.balanced)
     phi = input_objective(problem.model, data.images, data.labels, joint=True)
     none = phi.origin.new_zeros((0, *phi.origin.shape))
     effort = asdict(replace(X_EFFORT, num_random=THETA_EFFORT.num_random))
@@ -148,7 +149,7 @@ def _search_joint(problem: Problem, config: WidthConfig, tell: Callable[[str], N
 def _search_per_sample(problem: Problem, config: WidthConfig, tell: Callable[[str], None]) -> LevelSetDistance:
     """d_θ,i(c): how far θ must move until the loss of one sample alone is c."""
     tell(f"distances over θ of {config.per_sample} samples")
-    data = problem.test.subset(config.x_samples, config.seed)
+    data = problem.test.subset(config.x_samples, config.seed, balanced=config.balanced)
     images, labels = data.images[: config.per_sample], data.labels[: config.per_sample]
     phi = parameter_objective(problem.model, images, labels, per_sample=True)
     metric = parameter_metric(problem.model, config.metric, config.biases)
@@ -161,7 +162,7 @@ def _search_per_sample(problem: Problem, config: WidthConfig, tell: Callable[[st
 
 def _certify(problem: Problem, config: WidthConfig, tell: Callable[[str], None]) -> CertifiedDistance:
     tell(f"certified lower bounds for {config.certified} images")
-    data = problem.test.subset(config.x_samples, config.seed)
+    data = problem.test.subset(config.x_samples, config.seed, balanced=config.balanced)
     images, labels = data.images[: config.certified], data.labels[: config.certified]
     box = BOX if config.box else None
     return certified_distance(problem.model, images, labels, config.levels, norm=config.x_norm, box=box)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from landscape.errors import ConfigurationError
+from landscape.problem.datasets import DATASETS
 from landscape.snapshots import resolve
 from landscape.training.config import TrainingConfig
 from landscape.training.methods import PLAIN, arguments_text
@@ -84,10 +85,20 @@ def _expand(table: Mapping[str, Any], path: Path | str) -> Iterator[TrainingConf
             raise ConfigurationError(f"[grid] {key} of {path} must be a non-empty list, not {values!r}.")
     for values in itertools.product(*grid.values()):
         settings = dict(fixed) | dict(zip(grid, values, strict=True))
+        _check_built_in(settings.get("dataset"), path)
         try:
             yield TrainingConfig(**settings)
         except ConfigurationError as error:
             raise ConfigurationError(f"the sweep file {path}: {error}") from error
+
+
+def _check_built_in(dataset: Any, path: Path | str) -> None:
+    # A sweep file may come from somebody else; only the command line opens files or runs code.
+    if isinstance(dataset, str) and dataset not in DATASETS:
+        raise ConfigurationError(
+            f"the sweep file {path} names the unknown dataset {dataset!r}; choose one of {', '.join(DATASETS)}, "
+            "or train on your own by `landscape train --dataset`."
+        )
 
 
 def _check_key(key: str, path: Path | str) -> None:

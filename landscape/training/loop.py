@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from landscape.errors import ConfigurationError, LandscapeError, RunConflictError
-from landscape.problem.datasets import Dataset, load_dataset
+from landscape.problem.datasets import DATASETS, Dataset
 from landscape.problem.models import build_model, check_fit
+from landscape.problem.own_data import open_dataset
 from landscape.snapshots import Role, RunDescription, RunWriter, layout_of
 from landscape.training.conditions import changed_conditions, run_provenance, torch_threads
 from landscape.training.config import OWN_SETTINGS, TrainingConfig, generator
@@ -115,7 +116,7 @@ def _check_alike(configs: Sequence[TrainingConfig]) -> None:
 
 def make_bench(config: TrainingConfig) -> Bench:
     """Model and data of a run; LandscapeError if there are none, or they do not fit."""
-    data, test = load_dataset(config.dataset, "train"), load_dataset(config.dataset, "test")
+    data, test = open_dataset(config.dataset, "train"), open_dataset(config.dataset, "test")
     model = build_model(config.model, config.model_args)
     check_fit(model, data.images, data.num_classes)
     return Bench(model, data, test)
@@ -127,7 +128,8 @@ def _open(
     """The run where it stands, with its lock held until the end of ``stack``."""
     try:
         begun_with = run_provenance() | {"engine": bench.best_engine()}
-        writer = stack.enter_context(RunWriter(directory, describe(config, bench.model, bench.data), begun_with))
+        description = describe(config, bench.model, bench.data, bench.test)
+        writer = stack.enter_context(RunWriter(directory, description, begun_with))
         if writer.outcome is not None:
             return _stored_result(directory, writer.outcome)
         changed = changed_conditions(writer.provenance)
@@ -230,10 +232,15 @@ class _Leg:
         return (Role.AFTER if interval else Role(0)) | (Role.EPOCH_END if after % self.count == 0 else Role(0))
 
 
-def describe(config: TrainingConfig, model: nn.Module, data: Dataset) -> RunDescription:
-    """What a run is, without a fact of time or machine."""
+def describe(
+    config: TrainingConfig, model: nn.Module, data: Dataset, test: Dataset | None = None
+) -> RunDescription:
+    """What a run is, without a fact of time or machine; of own data, not where they lie."""
     layout = layout_of(model.named_parameters())
-    return RunDescription(config.model, dict(config.model_args), layout, config.as_settings(), data.sha256)
+    settings = config.as_settings()
+    if test is not None and data.name not in DATASETS:
+        settings |= {"dataset": data.name, "test_sha256": test.sha256}
+    return RunDescription(config.model, dict(config.model_args), layout, settings, data.sha256)
 
 
 def epoch_order(config: TrainingConfig, epoch: int, count: int) -> Tensor:
