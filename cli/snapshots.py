@@ -1,4 +1,4 @@
-"""``landscape snapshots``; import and export have a file of their own."""
+"""``landscape snapshots``; verify, import, export and inspect have files of their own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import click
 
 from . import options
 from .interchange import export_command, import_command, inspect_command
-from .output import note, plain, print_json, print_table, progress
+from .output import note, plain, print_json, print_table
+from .verify import verify_command
 
 if TYPE_CHECKING:
     from landscape.snapshots import Run
@@ -20,6 +21,7 @@ def command() -> None:
     """List, inspect, verify, thin and pack stored runs; import and export weights of other programs."""
 
 
+command.add_command(verify_command)
 command.add_command(import_command)
 command.add_command(export_command)
 command.add_command(inspect_command)
@@ -94,33 +96,6 @@ def _describe(path: str) -> dict[str, Any]:
         "provenance": run.provenance,
         "epochs": [dict(zip(names, row, strict=True)) for row in values],
     }
-
-
-@command.command(name="verify")
-@click.argument("runs", nargs=-1, required=True, metavar="RUNS...")
-@options.as_json
-def verify(runs: tuple[str, ...], as_json: bool) -> None:
-    """Check every digest, the chain of segments, and that all weights are finite; exit code 1 if not."""
-    from landscape.snapshots import find_runs, verify_run
-
-    with progress(find_runs(runs), "verifying") as paths:
-        results = [verify_run(path) for path in paths]
-    rows = [
-        {
-            "run": str(r.path),
-            "ok": "yes" if r.ok else "NO",
-            "segments": r.num_segments,
-            "snapshots": r.num_snapshots,
-        }
-        for r in results
-    ]
-    listed = [row | {"problems": r.problems} for row, r in zip(rows, results, strict=True)] if as_json else rows
-    _print(as_json, "snapshots verify", {"runs": runs}, listed)
-    for result in results:
-        for problem in result.problems:
-            note(f"{result.path}: {problem}")
-    if not all(result.ok for result in results):
-        raise SystemExit(1)
 
 
 @command.command(name="thin")

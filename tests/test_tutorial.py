@@ -80,12 +80,12 @@ def test_the_tutorial_with_a_small_network(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "small_net.py").write_text(NETWORK, encoding="utf-8")
     said = follow(page, tmp_path, in_this_process)
     assert "format: torch checkpoint" in said[1] and said[2] == "runs/resnet\n"
-    assert said[3].count("yes") == 2 and "inputs X, 2-norm, over 2 images" in said[4]
-    assert "worst case" in said[5] and (tmp_path / "report.html").stat().st_size > 10_000
+    assert said[4].count("yes") == 2 and "inputs X, 2-norm, over 2 images" in said[5]
+    assert "worst case" in said[6] and (tmp_path / "report.html").stat().st_size > 10_000
 
 
 @pytest.mark.slow
 def test_the_tutorial_as_it_stands(tmp_path: Path) -> None:
     said = follow(PAGE, tmp_path, in_processes)
-    assert said[3].count("yes") == 2 and "inputs X, 2-norm, over 16 images" in said[4]
+    assert said[4].count("yes") == 2 and "inputs X, 2-norm, over 16 images" in said[5]
     in_processes([sys.executable, "measured.py"], tmp_path)
