@@ -28,6 +28,7 @@ _NOT_WITH_CURVE = {
     "box": False,
     "joint": False,
     "balanced": False,
+    "memory": 2**31,
     "per_sample": 0,
     "certify": 0,
 }
@@ -93,6 +94,7 @@ def _samples(name: str, place: int, what: str) -> Callable[[options.Command], op
     show_default="curves",
     help="With --curve: folder for curve-RUN.json and the figure.",
 )
+@options.memory
 @options.execution
 def command(
     runs: tuple[str, ...],
@@ -104,6 +106,7 @@ def command(
     curve: bool,
     output: Path | None,
     given: Given,
+    memory: int,
     seed: int,
     device: str,
     threads: int | None,
@@ -122,7 +125,7 @@ def command(
       landscape width --snapshot embedded:runs/sgd_lr0.05_b16_seed0 --x-norm inf --box --certify 5
       landscape width --snapshot embedded:runs/sgd_lr0.05_b16_seed0 --curve --output curves
     """
-    _check_usage(runs, curve, output, geometry)
+    _check_usage(runs, curve, output, geometry | {"memory": memory})
     sizes = _CURVE_SAMPLES if curve else _SAMPLES
     samples, x_samples = samples or sizes[0], x_samples or sizes[1]
     if curve:
@@ -146,7 +149,7 @@ def command(
         **geometry,
     )
     snapshot, problem = load(runs[0], at, device, threads, given)
-    found = measure_widths(problem, chosen, lambda text: note(f"{text} …"))
+    found = measure_widths(problem, chosen, lambda text: note(f"{text} …"), memory)
     if as_json:
         print_widths_json(found, chosen, identity(snapshot))
     else:

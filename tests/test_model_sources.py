@@ -200,6 +200,11 @@ def test_networks_of_torchvision_and_nested_names(tmp_path: Path) -> None:
     assert str(tmp_path) not in sys.path
 
 
+def test_a_network_that_would_fill_the_memory_is_not_built() -> None:
+    with pytest.raises(ModelError, match=r"missing classifier\.1\.weight \(100000000, 512, 1, 1\)"):
+        model_with("squeezenet1_1", {"num_classes": 10**8}, {})
+
+
 def test_outputs_that_are_no_logits(tmp_path: Path) -> None:
     name = "own_networks:two_outputs"
     torch.save(make_model(name, {}, name).state_dict(), tmp_path / "two.pt")

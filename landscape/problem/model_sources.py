@@ -51,13 +51,20 @@ def model_with(
     Raises:
         ModelError: If it cannot be built, or names or shapes differ; the message lists how.
     """
-    model = make_model(name, arguments, permitted)
-    expected = dict(model.named_parameters()) | state_buffers(model)
     given = dict(parameters) | dict(buffers or {})
-    if problems := differences(expected, given):
-        raise ModelError(f"the parameters do not fit model {name!r}: {'; '.join(problems)}.")
+    if ":" not in name and name not in MODELS:
+        # Arguments may come from a stranger: sizes are compared before memory is taken.
+        with torch.device("meta"):
+            _check_fit(name, make_model(name, arguments), given)
+    model = make_model(name, arguments, permitted)
+    _check_fit(name, model, given)
     model.load_state_dict(given, strict=False)  # tied parameters have more names than are compared above
     return model
+
+
+def _check_fit(name: str, model: nn.Module, given: Mapping[str, Tensor]) -> None:
+    if problems := differences(dict(model.named_parameters()) | state_buffers(model), given):
+        raise ModelError(f"the parameters do not fit model {name!r}: {'; '.join(problems)}.")
 
 
 def state_buffers(model: nn.Module) -> dict[str, Tensor]:

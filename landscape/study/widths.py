@@ -14,6 +14,7 @@ from landscape.geometry.eigenpairs import top_eigenpairs
 from landscape.geometry.level_sets import LevelSetDistance, level_set_distance
 from landscape.problem.directions import targeted_starts
 from landscape.problem.input_objective import input_objective
+from landscape.problem.memory import MEMORY
 from landscape.problem.metrics import parameter_metric
 from landscape.problem.parameter_objective import ParameterObjective, parameter_objective
 from landscape.robustness.certified import CertifiedDistance, certified_distance
@@ -75,20 +76,24 @@ class Widths:
     certified: CertifiedDistance | None  # in X, of the first images
 
 
-def measure_widths(problem: Problem, config: WidthConfig, tell: Callable[[str], None]) -> Widths:
+def measure_widths(
+    problem: Problem, config: WidthConfig, tell: Callable[[str], None], memory: int = MEMORY
+) -> Widths:
     """Search the distances that ``config`` asks for; ``tell`` hears what comes next.
+
+    ``memory`` is for activations and linearisations, in bytes.
 
     Raises:
         LandscapeError: If the settings make no sense, or φ cannot be used.
     """
-    theta = theta_objective(problem, config.theta_samples, config.seed, balanced=config.balanced)
-    tell(width_cost(theta, len(config.levels), config.x_samples).text)
+    theta = theta_objective(problem, config.theta_samples, config.seed, memory, balanced=config.balanced)
+    tell(width_cost(theta, len(config.levels), config.x_samples, memory).text)
     tell("curvature over θ")
     pairs = top_eigenpairs(theta, EIGENVECTOR_STARTS + 1, "BE", config.eigen_tol, config.seed)
     tell("distances over θ")
     in_theta = _search_theta(theta, config, leading_starts(theta, pairs, config.levels))
     tell(f"distances over X, {config.x_samples} images")
-    in_x = _search_x(problem, config)
+    in_x = _search_x(problem, config, memory)
     return Widths(
         _minimum(theta, pairs.eigenvalues[0]),
         in_theta,
@@ -114,8 +119,8 @@ def _search_theta(phi: ParameterObjective, config: WidthConfig, starts: Tensor) 
     )
 
 
-def _search_x(problem: Problem, config: WidthConfig) -> LevelSetDistance:
-    phi = x_objective(problem, config.x_samples, config.seed, balanced=config.balanced)
+def _search_x(problem: Problem, config: WidthConfig, memory: int) -> LevelSetDistance:
+    phi = x_objective(problem, config.x_samples, config.seed, memory, balanced=config.balanced)
     images = phi.origin.reshape(-1, *phi.shape)
     # The few pixels along which a 1-norm start would go have no room in a box.
     norm = 2 if config.box and config.x_norm == 1 else config.x_norm
