@@ -70,13 +70,16 @@ def command(
       landscape train --optimizer sgd --batch-size 128 --at-edge --output runs/edge
     """
     arguments = parse_arguments(model_args, method_args)
+    from landscape.errors import DatasetError
     from landscape.problem.datasets import DATASETS
     from landscape.training.config import TrainingConfig
     from landscape.training.edge import STARTS, EdgeSearch, confirm_edge, edge_name
     from landscape.training.edge_files import stored_or_searched
 
     if settings["dataset"] not in DATASETS:
-        raise click.BadParameter(f"only {', '.join(DATASETS)} are trained here.", param_hint="--dataset")
+        raise DatasetError(
+            f"unknown dataset {settings['dataset']!r}; an edge is searched on {', '.join(DATASETS)} only."
+        )
     rate = start or STARTS[settings["optimizer"]]
     search = EdgeSearch(TrainingConfig(**arguments, learning_rate=rate, **settings), seeds, tolerance)
     folder, train = output / edge_name(search.config), _trainer(workers)

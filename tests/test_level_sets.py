@@ -168,7 +168,8 @@ def test_plane_networks_against_ray_scan(name: str) -> None:
         truth = torch.minimum(torch.minimum(truth, again.nan_to_num(math.inf)), distance)
     ratio = torch.where(torch.isinf(distance) & torch.isinf(truth), 1.0, distance / truth)
     assert ratio.min() >= 1 - 1e-5
-    assert (ratio <= 1.001).double().mean() >= 0.99
+    # Whether the last of the islands is found depends on how a processor rounds.
+    assert int((ratio > 1.001).sum()) <= (1 if name == "deep relu" else 0)
 
 
 def test_many_kinks_need_more_than_the_default_budget() -> None:

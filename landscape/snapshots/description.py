@@ -45,14 +45,14 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not allowed")
 
 
-def check_schema(value: dict[str, Any], source: str) -> None:
+def check_schema(value: dict[str, Any], source: str, newest: int = SCHEMA) -> None:
     """Raise UnsupportedSchemaError for a newer schema, CorruptSnapshotError for one that is no version."""
     schema = value.get("schema")
     if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
         raise CorruptSnapshotError(f"{source} says schema {schema!r}; it must be a positive integer. Restore it.")
-    if schema > SCHEMA:
+    if schema > newest:
         raise UnsupportedSchemaError(
-            f"{source} has schema {schema}; this version of landscape-torch reads schemas up to {SCHEMA}. "
+            f"{source} has schema {schema}; this version of landscape-torch reads schemas up to {newest}. "
             "Install a newer version."
         )
 

@@ -134,7 +134,7 @@ def read_edge(folder: Path) -> Edge:
     file = folder / EDGE_FILE
     try:
         document = json.loads(file.read_bytes())
-        check_schema(document, str(file))
+        check_schema(document, str(file), SCHEMA)
         edge = _edge_of(document)
         if (edge.learning_rate, edge.above) != (document["edge"], document["above"]):
             raise ValueError("its bracket does not follow from its losses")
