@@ -110,7 +110,7 @@ def import_command(
     required=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Its suffix is the format: .safetensors, .pt, .npy (the flat vector) or .h5.",
+    help="Its suffix is the format: .safetensors, .pt, .npz, .npy (the flat vector) or .h5.",
 )
 def export_command(run: str, at: str, target: Path) -> None:
     """Write the weights of one snapshot for other programs, bit by bit.

@@ -154,7 +154,7 @@ def test_code_is_never_run(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("suffix", [".pt", ".safetensors", ".npy", ".h5"])
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors", ".npy", ".h5", ".npz"])
 def test_round_trips_are_exact(tmp_path: Path, suffix: str) -> None:
     """Out and in again: the same bits, the same digest, the same run_id; also of odd numbers."""
     odd = weights()

@@ -116,7 +116,7 @@ def test_an_imported_network_is_the_very_same(run: Path, trained: nn.Module) -> 
     assert row["status"] == "ok" and float(row["d_theta[2.5]"] or 0) > 0
 
 
-@pytest.mark.parametrize("suffix", [".pt", ".safetensors", ".h5"])
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors", ".h5", ".npz"])
 def test_round_trips_are_exact(run: Path, tmp_path: Path, suffix: str) -> None:
     snapshot = load_snapshot(run)
     file = export_snapshot(snapshot, tmp_path / f"again{suffix}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from landscape.errors import ConfigurationError
+from landscape.interchange.matrices import COLUMNS, MATRIX
 from landscape.interchange.safetensors_files import library
 from landscape.snapshots import Snapshot
 from landscape.snapshots.commit import beside, check_free, write_synced
@@ -39,7 +41,7 @@ def export_snapshot(snapshot: Snapshot, path: str | Path) -> Path:
 
 def _check_kinds(snapshot: Snapshot, target: Path) -> None:
     """Refuse a format that cannot hold all buffers; ConfigurationError."""
-    unknown = (torch.bfloat16, torch.bool) if target.suffix == ".h5" else ()
+    unknown = (torch.bfloat16, torch.bool) if target.suffix in (".h5", ".npz") else ()
     lost = [
         name for name, buffer in snapshot.buffers.items() if target.suffix == ".npy" or buffer.dtype in unknown
     ]
@@ -81,6 +83,21 @@ def _npy(snapshot: Snapshot) -> bytes:
     return buffer.getvalue()
 
 
+def _npz(snapshot: Snapshot) -> bytes:
+    """An array a tensor; ConfigurationError where these would be read as rows of weights."""
+    tensors = _tensors(snapshot)
+    if len(tensors) == 1 or {MATRIX, *COLUMNS} & tensors.keys():
+        raise ConfigurationError(
+            f"an archive of the tensors {', '.join(tensors)} would be read as one of flat vectors; export to .pt."
+        )
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:  # not by keywords, as numpy.savez takes them: names are any text
+        for name, tensor in tensors.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, tensor.numpy(), allow_pickle=False)
+    return buffer.getvalue()
+
+
 def _hdf5(snapshot: Snapshot) -> bytes:
     buffer = io.BytesIO()
     with h5py.File(buffer, "w", libver=LIBVER) as file:
@@ -98,5 +115,6 @@ _WRITERS: dict[str, Callable[[Snapshot], bytes]] = {
     ".pt": _torch,
     ".npy": _npy,
     ".h5": _hdf5,
+    ".npz": _npz,
 }
 EXPORT_SUFFIXES = tuple(_WRITERS)

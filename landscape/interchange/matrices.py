@@ -39,7 +39,7 @@ def read_npz(path: Path, size: int) -> Iterator[State]:
         return
     check_names(path, arrays)
     for name, array in arrays.items():
-        _check_float(path, name, array)
+        _check_plain(path, name, array)
     yield State({name: torch.from_numpy(array) for name, array in arrays.items()})
 
 
@@ -52,6 +52,12 @@ def read_arrays(path: Path, size: int, kind: str) -> dict[str, Array]:
             arrays = {path.stem: read_array(path, file, size, path.name)}
     check_names(path, arrays)
     return arrays
+
+
+def _check_plain(path: Path, name: str, array: Array) -> None:
+    """Floats, or integers as buffers hold them; UnsupportedFormatError for what torch has no type for."""
+    if array.dtype != np.uint8 and array.dtype.kind != "i":
+        _check_float(path, name, array)
 
 
 def _check_float(path: Path, name: str, array: Array) -> None:
