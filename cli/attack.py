@@ -162,7 +162,7 @@ def _fgsm(
             }
             rows.append({"eps": radius} | found)
     if as_json:
-        inputs = {"snapshot": identity(snapshot), "eps": eps, "samples": len(data), "seed": seed}
+        inputs = {"snapshot": identity(snapshot, given), "eps": eps, "samples": len(data), "seed": seed}
         print_json("attack", inputs, rows)
     else:
         print_table(["eps", *READINGS], [list(row.values()) for row in rows])

@@ -53,15 +53,18 @@ def check_tested(settings: dict[str, Any]) -> None:
             )
 
 
-def collect_all(runs: Sequence[str], settings: dict[str, Any]) -> tuple[list[Row], list[list[Row]]]:
-    """The rows of all runs, and again on each further part of the data; refused before if there are too few."""
+def check_repeats(runs: Sequence[str], settings: dict[str, Any]) -> None:
+    """Refuse more repeats than there are parts of the data, before anything is written."""
     from landscape.study.survey import check_parts
 
-    parts = [settings | {"part": part} for part in range(settings["repeat"] + 1)]
-    if len(parts) > 1:
-        with look_up(runs, parts[-1]) as (plan, _):
+    if settings["repeat"]:
+        with look_up(runs, settings | {"part": settings["repeat"]}) as (plan, _):
             check_parts(plan)
-    rows, *repeats = (collect_rows(runs, part) for part in parts)
+
+
+def collect_all(runs: Sequence[str], settings: dict[str, Any]) -> tuple[list[Row], list[list[Row]]]:
+    """The rows of all runs, and again on each further part of the data."""
+    rows, *repeats = (collect_rows(runs, settings | {"part": part}) for part in range(settings["repeat"] + 1))
     return rows, repeats
 
 
@@ -105,6 +108,7 @@ def command(
     """
     check_tested(settings)
     find_or_fail(runs)
+    check_repeats(runs, settings)
     output.mkdir(parents=True, exist_ok=True)
     rows, repeats = collect_all(runs, settings)
     from landscape.study.terminal import format_table

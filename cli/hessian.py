@@ -113,7 +113,7 @@ def _at_one_point(
     if as_json:
         names = ("eigenvalues", "residuals", "converged", "num_hvp", "asymmetry")
         results = {name: getattr(pairs, name) for name in names} | {"loss": phi.value(phi.origin)}
-        print_json("hessian", {"snapshot": identity(snapshot), "space": space} | settings, results)
+        print_json("hessian", {"snapshot": identity(snapshot, given), "space": space} | settings, results)
     else:
         _print_pairs(pairs, space)
         note(f"{pairs.num_hvp} Hessian-vector products on {settings['samples']} samples")

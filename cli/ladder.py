@@ -65,7 +65,7 @@ def attack(request: Request) -> None:
     others = {name: _other(request, name) for name in (request.sibling, request.against) if name is not None}
     for name, (_, other) in others.items():
         _check_same_data(request.run, problem, name, other)
-    results: dict[str, Any] = {"snapshot": identity(snapshot)}
+    results: dict[str, Any] = {"snapshot": identity(snapshot, request.given)}
     files: list[str] = []
     with open_ledger(request.ledger or default_ledger(request.run)) as ledger:
         results["ledger"] = str(ledger.path)

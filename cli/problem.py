@@ -24,13 +24,13 @@ def load(run: str, at: str, device: str, threads: int | None, given: Given) -> t
     snapshot = load_snapshot(run, at)
     problem = load_problem(snapshot, device, given)
     if problem.train.sha256 != snapshot.data_sha256:
-        note(f"measured on {problem.train.name}, which is not the data that {run} was trained on")
+        note(f"measured on {problem.train.name}, which is not the data stored as that of {run}'s training")
     return snapshot, problem
 
 
-def identity(snapshot: Snapshot) -> dict[str, Any]:
-    """What was looked at, for the ``inputs`` of a JSON document."""
-    return {
+def identity(snapshot: Snapshot, given: Given) -> dict[str, Any]:
+    """What was looked at, and on which data if these were named, for the ``inputs`` of a JSON document."""
+    return ({} if given.dataset is None else {"measured_on": given.dataset}) | {
         "path": snapshot.path,
         "run_id": snapshot.run_id,
         "theta_sha256": snapshot.theta_sha256,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import options
-from .correlate import check_tested, collect_all, correlate_rows, correlation_options
+from .correlate import check_repeats, check_tested, collect_all, correlate_rows, correlation_options
 from .output import note, print_json
 from .study import any_failed, find_or_fail, study_options
 
@@ -51,6 +51,7 @@ def command(runs: tuple[str, ...], output: Path, csv_file: Path | None, as_json:
     """
     check_tested(settings)
     find_or_fail(runs)
+    check_repeats(runs, settings)
     rows, repeats = collect_all(runs, settings)
     correlations = correlate_rows(rows, settings, repeats)
     files = _write(rows, correlations, settings, output, csv_file)

@@ -69,7 +69,7 @@ def command(
         files = [str(file) for file in draw_spectrum(found, output)]
     if as_json:
         results = asdict(found) | {"files": files}
-        print_json("spectrum", {"snapshot": identity(snapshot), "double": double} | settings, results)
+        print_json("spectrum", {"snapshot": identity(snapshot, given), "double": double} | settings, results)
     else:
         click.echo(
             f"loss {found.loss:.4g}  {found.kind}, Ritz values from {found.smallest:.4g} to {found.largest:.4g}"

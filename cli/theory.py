@@ -123,7 +123,7 @@ def _theorem1(
         "X, points": theorem_rows(inputs, found, leading, points, seed),
         "X, widths": width_rows(found),
     }
-    return identity(snapshot), rows
+    return identity(snapshot, given), rows
 
 
 def _example(level: float, seed: int, output: Path | None) -> dict[str, Any]:

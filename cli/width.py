@@ -151,7 +151,7 @@ def command(
     snapshot, problem = load(runs[0], at, device, threads, given)
     found = measure_widths(problem, chosen, lambda text: note(f"{text} …"), memory)
     if as_json:
-        print_widths_json(found, chosen, identity(snapshot))
+        print_widths_json(found, chosen, identity(snapshot, given))
     else:
         print_widths(found, chosen)
 

@@ -82,7 +82,7 @@ def test_other_data_are_measured_with_a_note(trained: Path) -> None:
     run("snapshots", "export", trained / "runs/a", "--to", exported)
     run("snapshots", "import", exported, *MODEL, "--output", trained / "foreign")
     result = run("attack", "--snapshot", trained / "foreign", "--dataset", trained / "d.h5", "--eps", "0.1")
-    assert "not the data that" in result.stderr
+    assert "not the data stored" in result.stderr
     run("snapshots", "import", exported, *MODEL, "--dataset", trained / "d.h5", "--output", trained / "known")
     description = open_run(trained / "known").description
     assert description.config["dataset"] == "d.h5"
