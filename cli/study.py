@@ -131,6 +131,8 @@ def collect_rows(runs: Sequence[str], settings: dict[str, Any]) -> list[Row]:
         plan = make_plan(runs, settings["select"], config, ledger, device, _given(settings))
         rows = [*plan.known, *plan.unreadable]
         note(f"{len(plan.known)} snapshots known, {len(plan.tasks)} to measure ({ledger.path})")
+        if others := sum("test_sha256" in task.subject for task in plan.tasks):
+            note(f"{others} snapshots are measured on other data than those stored as of their training")
         if plan.tasks:
             with engines.opened(settings, len(plan.tasks)) as engine:
                 note(engines.forecast_text(plan, engine.workers))

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import os
-import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from landscape.errors import ModelError
+from landscape.problem.code import call
 from landscape.problem.models import MODELS, build_model, differences
 
 UNKNOWN = "unknown"
@@ -93,27 +90,7 @@ def _from_code(name: str, arguments: dict[str, Any], permitted: str | None) -> n
             f"the snapshot's network is made by the code {name}{said}. Code is loaded for the caller only, never "
             f"for a file: if you trust it, say --model {name}."
         )
-    module, _, attribute = name.partition(":")
-    return _built(name, lambda: _function(module, attribute)(**arguments), arguments)
-
-
-def _function(module: str, attribute: str) -> Callable[..., Any]:
-    with _current_folder_on_path():
-        found: Any = importlib.import_module(module)
-    for part in attribute.split("."):
-        found = getattr(found, part)
-    return found  # type: ignore[no-any-return]
-
-
-@contextlib.contextmanager
-def _current_folder_on_path() -> Iterator[None]:
-    """As for ``python -m``; the console script does not have it there."""
-    sys.path.insert(0, os.getcwd())
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ValueError):
-            sys.path.remove(os.getcwd())
+    return _built(name, lambda: call(name, **arguments), arguments)
 
 
 def _built(name: str, build: Callable[[], Any], arguments: dict[str, Any]) -> nn.Module:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import os
 import re
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import numpy.typing as npt
 import torch
 
 from landscape.errors import DatasetError, SnapshotError
+from landscape.problem.code import call
 from landscape.problem.datasets import DATASETS, SPLITS, Dataset, load_dataset
 from landscape.problem.image_folders import FolderSpec, folder_spec, read_folder
 from landscape.snapshots.hdf5 import check_regular, checked_dataset, damage_reported, native, open_hdf5
@@ -95,31 +94,18 @@ def _from_folder(folder: FolderSpec) -> Mapping[str, Dataset]:
 
 @functools.lru_cache(maxsize=2)
 def _from_factory(name: str) -> Mapping[str, Dataset]:
-    function = _import(name)
-    return _datasets(name, {split: _made(name, function, split) for split in SPLITS})
+    return _datasets(name, {split: _made(name, split) for split in SPLITS})
 
 
-def _import(name: str) -> Any:
-    module, _, attribute = name.partition(":")
-    if "" not in sys.path and (here := os.getcwd()) not in sys.path:
-        sys.path.insert(0, here)  # as for `python -m`: the module may lie where the command is given
+def _made(name: str, split: str) -> Pair:
     try:
-        return getattr(importlib.import_module(module), attribute)
-    except Exception as error:
-        raise DatasetError(
-            f"{name} cannot be imported ({type(error).__name__}: {_line(error)}); name package.module:function "
-            "of a module that lies in this folder or is installed."
-        ) from error
-
-
-def _made(name: str, function: Any, split: str) -> Pair:
-    try:
-        images, labels = function(split)
+        images, labels = call(name, split)
         return _as_array(images), _as_array(labels)
-    except Exception as error:
+    except Exception as error:  # whatever foreign code raises
         raise DatasetError(
-            f"{name}({split!r}) failed ({type(error).__name__}: {_line(error)}); it must return images and "
-            "labels, as arrays or tensors."
+            f"{name} cannot be imported, or failed ({split!r}: {type(error).__name__}: {_line(error)}); name "
+            "package.module:function of a module that lies in this folder or is installed, which returns images "
+            "and labels."
         ) from error
 
 

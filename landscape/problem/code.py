@@ -1,0 +1,27 @@
+"""Functions that the caller names as ``package.module:function``; never called for a name that a file holds."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+from typing import Any
+
+
+def call(name: str, *arguments: Any, **settings: Any) -> Any:
+    """What the named function returns; its module may lie in the current folder, as for ``python -m``.
+
+    Raises whatever the module or the function raises.
+    """
+    module, _, attribute = name.partition(":")
+    here = os.getcwd()
+    sys.path.insert(0, here)
+    try:
+        found: Any = importlib.import_module(module)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+        return found(*arguments, **settings)
+    finally:
+        with contextlib.suppress(ValueError):
+            sys.path.remove(here)
