@@ -36,6 +36,7 @@ from landscape.study.measure import measure, measure_samples
 from landscape.study.measure_config import MeasureConfig
 from landscape.study.problems import load_problem, theta_objective, x_objective
 from landscape.study.searches import flag, quadratic_distance, x_distance
+from landscape.traces import Traces
 from landscape.training.loop import train
 
 CONFIG = MeasureConfig(
@@ -199,6 +200,24 @@ def test_arrays_hold_what_the_row_sums_up(row: Row, snapshot: Snapshot) -> None:
     nearest = np.median(arrays["ladder_distance"].min(0))
     assert number(row, "boundary_median") == pytest.approx(nearest, rel=0.2)
     assert len(arrays["health_margin"]) == CONFIG.ladder_samples
+
+
+def test_neighbours_are_traced_once_and_measured_alike(row: Row, snapshot: Snapshot) -> None:
+    traces = Traces()
+    neighbour = load_snapshot(snapshot.path, "index=1")
+    assert neighbour.theta_sha256 != snapshot.theta_sha256
+    measure_samples(neighbour, CONFIG, "cpu", traces=traces)
+    (split,) = traces.splits.values()
+    shared = measure_samples(snapshot, CONFIG, "cpu", traces=traces).row
+    assert split is not None and list(traces.splits.values()) == [split]
+    assert {k: repr(v) for k, v in shared.items()} == {k: repr(v) for k, v in row.items()}
+
+
+def test_networks_of_more_than_parameters_share_no_traces(snapshot: Snapshot) -> None:
+    traces, normalised = Traces(), {"normalisation": {"mean": [0.1], "std": [0.3]}}
+    assert load_problem(snapshot, "cpu", traces=traces).traces is traces
+    other = replace(snapshot, config=snapshot.config | normalised)
+    assert load_problem(other, "cpu", traces=traces).traces is not traces
 
 
 def test_loss_and_curvature(row: Row, snapshot: Snapshot) -> None:

@@ -19,6 +19,7 @@ from landscape.study.measure_config import MeasureConfig
 from landscape.study.problems import Problem, load_problem, theta_objective, with_median_margin, x_objective
 from landscape.study.robustness import Arrays, robustness_columns
 from landscape.study.searches import flag, quadratic_distance, theta_distance, x_distance
+from landscape.traces import Traces
 
 # To be raised by hand whenever what a row holds changes, so that ledgers compute it anew.
 VERSION = 7
@@ -47,9 +48,15 @@ def measure(
 
 
 def measure_samples(
-    snapshot: Snapshot, config: MeasureConfig | None = None, device: str = "auto", given: Given = NOTHING
+    snapshot: Snapshot,
+    config: MeasureConfig | None = None,
+    device: str = "auto",
+    given: Given = NOTHING,
+    traces: Traces | None = None,
 ) -> Measured:
     """Measure one snapshot as `measure`, and keep what was found of each sample.
+
+    Neighbours of one run that share ``traces`` are traced once for all; their rows are the same.
 
     Arrays: ``d_x`` and ``w_x`` ``(C, x_samples)``; ``fgsm_published`` and ``fgsm_exact``, who stands,
     ``(E, attack_samples)``; ``ladder_correct`` ``(R, E, ladder_samples)``, ``ladder_distance``
@@ -57,7 +64,7 @@ def measure_samples(
     ``health_…``.
     """
     config = config or MeasureConfig()
-    problem = load_problem(snapshot, device, given)
+    problem = load_problem(snapshot, device, given, traces)
     attacked = problem.test.subset(config.attack_samples, config.seed, config.repeat, config.balanced)
     factor = 1.0
     if config.equal_margin is not None:

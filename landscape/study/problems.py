@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from landscape.problem.parameter_objective import ParameterObjective, parameter_
 from landscape.robustness.accuracy import margins
 from landscape.snapshots import RunDescription, Snapshot
 from landscape.study.given import NOTHING, Given
+from landscape.traces import Traces
 
 
 @dataclass(frozen=True)
@@ -31,14 +32,21 @@ class Problem:
     model: nn.Module
     train: Dataset
     test: Dataset
+    traces: Traces = field(default_factory=Traces, repr=False, compare=False)
 
     def double(self) -> Problem:
         """The same problem in float64."""
-        return Problem(copy.deepcopy(self.model).double(), self.train.double(), self.test.double())
+        return replace(
+            self, model=copy.deepcopy(self.model).double(), train=self.train.double(), test=self.test.double()
+        )
 
 
-def load_problem(snapshot: Snapshot, device: str = "auto", given: Given = NOTHING) -> Problem:
+def load_problem(
+    snapshot: Snapshot, device: str = "auto", given: Given = NOTHING, traces: Traces | None = None
+) -> Problem:
     """Rebuild a snapshot's model, and load its data, or the data that the caller gives.
+
+    Neighbours of one run may share ``traces``; they are used where a network consists of its parameters only.
 
     Raises:
         ModelError: If the parameters do not fit the model, or it needs code that the caller does not name.
@@ -48,7 +56,13 @@ def load_problem(snapshot: Snapshot, device: str = "auto", given: Given = NOTHIN
     model = load_model(snapshot, given).to(where)
     train, test = load_data(snapshot, given)
     check_fit(model, train.images[:1].to(where), train.num_classes)
-    return Problem(model, train.to(where), test.to(where))
+    shared = traces if traces is not None and _is_all_parameters(snapshot.model, model) else Traces()
+    return Problem(model, train.to(where), test.to(where), shared)
+
+
+def _is_all_parameters(name: str, model: nn.Module) -> bool:
+    """Whether networks of that name can differ in nothing else: code of others may keep tensors anywhere."""
+    return ":" not in name and next(model.buffers(), None) is None
 
 
 def load_data(snapshot: Snapshot, given: Given = NOTHING) -> tuple[Dataset, Dataset]:
@@ -140,7 +154,8 @@ def theta_objective(
 ) -> ParameterObjective:
     """φ over θ: the mean cross-entropy of a fixed subset of the training data."""
     data = problem.train.subset(samples, seed, part, balanced)
-    return parameter_objective(problem.model, data.images, data.labels, memory=memory)
+    phi = parameter_objective(problem.model, data.images, data.labels, memory=memory)
+    return replace(phi, traces=problem.traces)
 
 
 def x_objective(

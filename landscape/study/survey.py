@@ -21,6 +21,7 @@ from landscape.study.ledger import Ledger, canonical, content_key, kind_of
 from landscape.study.measure import VERSION, Measured, measure_samples
 from landscape.study.measure_config import MeasureConfig
 from landscape.study.problems import data_subject
+from landscape.traces import Traces
 from landscape.training.methods import arguments_text
 
 # Snapshots of one run that a worker measures in one go: few, so that little is under way when all is killed and
@@ -150,15 +151,17 @@ def execute(
 def measure_chunk(chunk: Chunk) -> list[tuple[Measured, float]]:
     """Measure snapshots of one run, a failure as a row, each with its seconds; what workers execute."""
     opened: list[Run] = []
-    return [_measure_timed(task, opened) for task in chunk]
+    traces = Traces()
+    return [_measure_timed(task, opened, traces) for task in chunk]
 
 
-def _measure_timed(task: Task, opened: list[Run]) -> tuple[Measured, float]:
+def _measure_timed(task: Task, opened: list[Run], traces: Traces) -> tuple[Measured, float]:
     begin = time.perf_counter()
     try:
         if not opened:
             opened.append(open_run(str(task.identity["path"])))
-        measured = measure_samples(snapshot_of(opened[0], task.index), task.config, task.device, task.given)
+        snapshot = snapshot_of(opened[0], task.index)
+        measured = measure_samples(snapshot, task.config, task.device, task.given, traces)
     except Exception as error:  # whatever ends one snapshot must not end its neighbours
         measured = Measured(_failed({}, error), {})
     return measured, time.perf_counter() - begin
