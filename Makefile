@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ENVIRONMENT := $(VENV)/.complete
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint format types imports bench-theta bench-x bench-large bench-hessian bench-training bench-attacks bench-statistics bench-report bench-study bench-study-scale clean
+.PHONY: help reference demo test test-slow lint format types imports bench-theta bench-x bench-large bench-hessian bench-training bench-attacks bench-statistics bench-report bench-study bench-study-scale clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ types: $(ENVIRONMENT)
 
 imports: $(ENVIRONMENT)
 	$(BIN)/lint-imports
+
+reference: $(ENVIRONMENT)  ## Write docs/reference.md from the docstrings and the examples
+	$(BIN)/python docs/reference.py
 
 format: $(ENVIRONMENT)  ## Format the code
 	$(BIN)/ruff check --fix .

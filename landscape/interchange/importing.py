@@ -39,15 +39,15 @@ UNKNOWN_DATA = "0" * 64
 class ImportOptions:
     """What the files do not say: the model and data they belong to, and how names and order are to be read."""
 
-    model: str | None = None
+    model: str | None = None  # a name of ours, of torchvision's, or package.module:function
     model_args: dict[str, Any] = field(default_factory=dict)
-    normalisation: Normalisation | None = None
-    dataset: str | None = None
-    settings: dict[str, Any] = field(default_factory=dict)
-    mappings: tuple[Mapping, ...] = ()
-    strip: tuple[str, ...] = ()
-    key: str | None = None
-    order_given: bool = False
+    normalisation: Normalisation | None = None  # becomes part of the network, which takes images in [0, 1]
+    dataset: str | None = None  # a name of ours, a file, an image folder, or package.module:function
+    settings: dict[str, Any] = field(default_factory=dict)  # of the training, by which studies tell runs apart
+    mappings: tuple[Mapping, ...] = ()  # tensors to rename or transpose
+    strip: tuple[str, ...] = ()  # prefixes of names
+    key: str | None = None  # entry of a torch checkpoint that holds the weights
+    order_given: bool = False  # as the files are listed, not by step, epoch or number
 
 
 @dataclass(frozen=True)

@@ -32,17 +32,17 @@ class Snapshot:
     """Weights of one moment of training, verified, and what they belong to."""
 
     parameters: dict[str, Tensor]
-    buffers: dict[str, Tensor]
-    model: str
+    buffers: dict[str, Tensor]  # such as running means, part of the digest
+    model: str  # its name; code is loaded only if the caller names it, too
     model_args: dict[str, Any]
-    config: dict[str, Any]
-    position: Position
+    config: dict[str, Any]  # settings of the training
+    position: Position  # in the run: index, samples seen, step, epoch, role
     run_id: str
     theta_sha256: str
-    data_sha256: str
+    data_sha256: str  # of the training data
     path: str
-    metrics: dict[str, float]
-    provenance: dict[str, Any] | None
+    metrics: dict[str, float]  # of the epoch, where it was evaluated
+    provenance: dict[str, Any] | None  # versions and commit, where stored
 
 
 def position_of(run: Run, index: int) -> Position:
@@ -80,6 +80,15 @@ def snapshot_of(run: Run, index: int) -> Snapshot:
 
 
 def load_snapshot(path: str | Path, at: str = "last") -> Snapshot:
-    """Snapshot of a stored run at ``at`` (see ``select_index``); the SnapshotError family, ConfigurationError."""
+    """Snapshot of a stored run, its digest verified.
+
+    Args:
+        path: A run directory, a packed run, or one segment; ``embedded:runs/NAME`` is stored in the package.
+        at: ``last``, ``first``, ``best``, ``epoch=5``, ``samples=102400`` or ``index=12``.
+
+    Raises:
+        SnapshotError: The family of it, where the run is missing, damaged or unsafe, or has no such snapshot.
+        ConfigurationError: If ``at`` is no position.
+    """
     run = open_run(path)
     return snapshot_of(run, select_index(run, at))
