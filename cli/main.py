@@ -20,6 +20,7 @@ COMMANDS = (
     "hessian",
     "spectrum",
     "width",
+    "surface",
     "attack",
     "measure",
     "correlate",

@@ -53,6 +53,18 @@ class ParameterObjective:
             values[i] = self._add_gradient(row, gradients[i])
         return values, gradients
 
+    def value_and_accuracy(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """φ and the share of samples that are told right at each row, ``(B, n) -> (B,), (B,)``."""
+        totals = torch.zeros(2, len(z), dtype=torch.float64, device=z.device)
+        with torch.no_grad():
+            for i, row in enumerate(z):
+                for x, y in self._chunks():
+                    logits = self._logits(row, x)
+                    totals[0, i] += loss_by_name(self.loss)(logits, y).double().sum()
+                    totals[1, i] += (logits.argmax(1) == y).sum()
+        value, accuracy = totals / len(self.y)
+        return value, accuracy
+
     def linearize(self, z: Tensor) -> HessianVectorProduct:
         """Hessian-vector product of every row at ``z``."""
 
