@@ -14,7 +14,9 @@ from landscape.errors import ModelError
 from landscape.interchange import ImportOptions, export_snapshot, import_run
 from landscape.interchange import collecting as collecting_module
 from landscape.problem.model_sources import make_model, model_with, state_buffers
+from landscape.problem.network import parameter_indices
 from landscape.problem.normalisation import Normalisation, Normalised, normalisation_of
+from landscape.robustness.certified import certified_distance
 from landscape.snapshots import load_snapshot
 from landscape.study.given import Given
 from landscape.study.measure import measure
@@ -56,6 +58,10 @@ class Nested:
     @staticmethod
     def make():
         return make()
+
+def shared():
+    layer = nn.Linear(784, 784)
+    return nn.Sequential(nn.Flatten(), layer, nn.ReLU(), layer, nn.Linear(784, 10))
 
 def two_outputs():
     class Two(nn.Module):
@@ -255,12 +261,52 @@ def test_normalisations_that_cannot_be(value: Any) -> None:
     assert normalisation_of({}) is None
 
 
-def test_bounds_refuse_what_they_do_not_know(run: Path) -> None:
-    from landscape.robustness.certified import certified_distance
+def test_bounds_see_through_the_normalisation() -> None:
+    """They are those of a network that has it in the weights of its first layer."""
+    mean, std = 0.2, 0.5
+    first, last = nn.Linear(36, 12), nn.Linear(12, 3)
+    folded = nn.Linear(36, 12)
+    with torch.no_grad():
+        folded.weight.copy_(first.weight / std)
+        folded.bias.copy_(first.bias - first.weight.sum(1) * mean / std)
+    network = Normalised(
+        nn.Sequential(nn.Flatten(), first, nn.ReLU(), last).eval(), Normalisation((mean,), (std,))
+    )
+    same = nn.Sequential(nn.Flatten(), folded, nn.ReLU(), last).eval()
+    x = torch.rand(4, 1, 6, 6, generator=torch.Generator().manual_seed(1))
+    y = same(x).argmax(1)
+    found, expected = (certified_distance(model, x, y, [2.0]) for model in (network, same))
+    assert torch.allclose(found.distance, expected.distance, rtol=1e-4)
+    assert (found.distance > 0).any()
 
-    network = Normalised(load_model(load_snapshot(run), Given(model=NAME)), Normalisation((0.1,), (0.5,)))
-    with pytest.raises(Exception, match="Normalised"):
-        certified_distance(network, torch.rand(1, 1, 28, 28), torch.zeros(1, dtype=torch.long), [1.0])
+
+def test_parameters_keep_their_names(trained: nn.Module) -> None:
+    plain = parameter_indices(trained, ["layers.4.*"])
+    normalised = parameter_indices(Normalised(trained, Normalisation((0.1,), (0.5,))), ["layers.4.*"])
+    assert list(plain) == list(normalised) == ["layers.4.weight", "layers.4.bias"]
+    assert all(torch.equal(plain[name], normalised[name]) for name in plain)
+
+
+# ---- Parameters that layers share
+
+
+def test_shared_parameters_are_stored_once(tmp_path: Path) -> None:
+    shared = "own_networks:shared"
+    model = make_model(shared, {}, permitted=shared)
+    state = model.state_dict()
+    assert "3.weight" in state and "3.weight" not in dict(model.named_parameters())
+    torch.save(state, tmp_path / "shared.pt")
+    imported = import_run([tmp_path / "shared.pt"], tmp_path / "run", ImportOptions(model=shared, dataset="mnist"))
+    assert any("3.weight is the same parameter as 1.weight" in note for note in imported.notes)
+    snapshot, x = load_snapshot(tmp_path / "run"), torch.rand(2, 1, 28, 28)
+    assert "3.weight" not in snapshot.parameters
+    rebuilt = load_model(snapshot, Given(model=shared))
+    assert torch.equal(rebuilt(x), model(x))
+    phi = theta_objective(load_problem(snapshot, "cpu", Given(model=shared)), 5, 0)
+    assert phi.origin.shape == (1, sum(p.numel() for p in model.parameters()))
+    torch.save(state | {"3.weight": torch.zeros(784, 784)}, tmp_path / "other.pt")
+    with pytest.raises(ModelError, match=r"3\.weight and 1\.weight are one parameter"):
+        import_run([tmp_path / "other.pt"], tmp_path / "other", ImportOptions(model=shared))
 
 
 @pytest.fixture(autouse=True)

@@ -29,6 +29,12 @@ class Expected:
     model: str
     parameters: dict[str, Tensor]
     buffers: dict[str, Tensor]
+    aliases: dict[str, str] = field(default_factory=dict)  # of shared parameters: further names, to the first
+
+    @property
+    def names(self) -> frozenset[str]:
+        """All names that a state of the model may have."""
+        return frozenset((*self.parameters, *self.buffers, *self.aliases))
 
 
 @dataclass(eq=False)
@@ -91,8 +97,8 @@ def _fitted(
     """Parameters, float32, and buffers of a state by their names in the model, and notes."""
     if FLAT in state.tensors:
         return _of_flat(state, expected, layout)
-    wanted = frozenset((*expected.parameters, *expected.buffers)) if expected else None
-    tensors, notes = renamed(state.tensors, mappings, strip, wanted)
+    tensors, notes = renamed(state.tensors, mappings, strip, expected.names if expected else None)
+    tensors, tied = _untied(tensors, expected)
     names = _buffer_names(tensors, expected)
     parameters, casts = parameters_of(tensors, names)
     buffers, filled = _with_counters({name: tensors[name] for name in tensors if name in names}, expected)
@@ -100,7 +106,7 @@ def _fitted(
         _check_fit(expected, parameters, buffers)
     if not parameters:
         raise UnsupportedFormatError("holds no parameters. Check the file.")
-    return parameters, buffers, [*notes, *filled, *casts]
+    return parameters, buffers, [*notes, *tied, *filled, *casts]
 
 
 def _of_flat(
@@ -115,6 +121,18 @@ def _of_flat(
         )
     flat, casts = parameters_of(state.tensors, frozenset())
     return named(layout, flat[FLAT]), {}, casts
+
+
+def _untied(tensors: dict[str, Tensor], expected: Expected | None) -> tuple[dict[str, Tensor], list[str]]:
+    """Parameters that the model shares among layers once, by their first name; ModelError if they differ."""
+    single, notes = dict(tensors), []
+    for alias, name in expected.aliases.items() if expected else ():
+        if alias in single:
+            tensor = single.pop(alias)
+            if not torch.equal(single.setdefault(name, tensor), tensor):
+                raise ModelError(f"{alias} and {name} are one parameter in the model, but differ here.")
+            notes.append(f"{alias} is the same parameter as {name}, and stored once")
+    return single, notes
 
 
 def _buffer_names(tensors: dict[str, Tensor], expected: Expected | None) -> frozenset[str]:

@@ -104,7 +104,10 @@ def _expected(options: ImportOptions) -> Expected | None:
     if options.model is None:
         return None
     model = make_model(options.model, options.model_args, permitted=options.model)
-    return Expected(options.model, dict(model.named_parameters()), state_buffers(model))
+    first = {id(parameter): name for name, parameter in model.named_parameters()}
+    every = model.named_parameters(remove_duplicate=False)
+    aliases = {name: first[id(parameter)] for name, parameter in every if first[id(parameter)] != name}
+    return Expected(options.model, dict(model.named_parameters()), state_buffers(model), aliases)
 
 
 def _describe(

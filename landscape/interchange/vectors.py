@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from landscape.errors import ConfigurationError, NotFiniteError, SnapshotError, UnsupportedFormatError
+from landscape.errors import ConfigurationError, NotFiniteError, UnsupportedFormatError
 from landscape.snapshots import Layout, flatten, num_parameters, unflatten
 from landscape.snapshots.buffers import BufferLayout, pack_buffers
 
@@ -91,11 +91,6 @@ def differences(expected: dict[str, tuple[int, ...]], found: dict[str, Tensor]) 
         if name in found and tuple(found[name].shape) != shape
     ]
     return missing + surplus + reshaped
-
-
-def prefixed(error: SnapshotError, path: object) -> SnapshotError:
-    """The same error with the file's name in front."""
-    return type(error)(f"{path}: {error}")
 
 
 def counters(names: Iterable[str]) -> frozenset[str]:

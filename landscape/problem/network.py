@@ -13,6 +13,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from landscape.errors import ConfigurationError, ObjectiveError
 from landscape.problem.losses import loss_by_name
+from landscape.problem.normalisation import parameter_names
 
 # Samples that a model is tried on.
 _PROBED = 3
@@ -45,7 +46,7 @@ def parameter_indices(model: nn.Module, patterns: Sequence[str]) -> dict[str, Te
     Raises:
         ConfigurationError: If a pattern matches no name.
     """
-    sizes = {name: p.numel() for name, p in model.named_parameters()}
+    sizes = dict(zip(parameter_names(model), (p.numel() for p in model.parameters()), strict=True))
     for pattern in patterns:
         if not fnmatch.filter(sizes, pattern):
             raise ConfigurationError(f"no parameter matches {pattern!r}; the model has {', '.join(sizes)}.")

@@ -47,20 +47,37 @@ def _numbers(value: object) -> bool:
     return isinstance(value, Sequence) and all(type(number) in (int, float) for number in value)
 
 
-class Normalised(nn.Module):
-    """A network that is given (x − mean) / std, by channel, for images x ``(N, C, H, W)`` in [0, 1]."""
+class Shift(nn.Module):
+    """Images x ``(N, C, H, W)`` in [0, 1] to (x − mean) / std, by channel."""
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: nn.Module, normalisation: Normalisation) -> None:
+    def __init__(self, normalisation: Normalisation) -> None:
         super().__init__()
-        self.network = network
         for name, values in normalisation.as_settings().items():
             self.register_buffer(name, torch.tensor(values).reshape(-1, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalised images ``(N, C, H, W)``."""
+        return (x - self.mean) / self.std
+
+
+class Normalised(nn.Module):
+    """A network behind its normalisation; `parameter_names` tells the names that the network itself has."""
+
+    def __init__(self, network: nn.Module, normalisation: Normalisation) -> None:
+        super().__init__()
+        self.shift, self.network = Shift(normalisation), network
         self.train(network.training)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits ``(N, K)``."""
-        logits: Tensor = self.network((x - self.mean) / self.std)
+        """Logits ``(N, K)`` of images in [0, 1]."""
+        logits: Tensor = self.network(self.shift(x))
         return logits
+
+
+def parameter_names(model: nn.Module) -> list[str]:
+    """Names of all parameters as the network itself has them, with or without normalisation."""
+    network = model.network if isinstance(model, Normalised) else model
+    return [name for name, _ in network.named_parameters()]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from landscape.errors import ModelError
+from landscape.problem.normalisation import Normalised
 from landscape.robustness.perturbation import Perturbation
 from landscape.robustness.relaxations import AFFINE, Affine, Substitution, check_supported, relax
 
@@ -55,8 +56,8 @@ def as_network(model: nn.Module, x: Tensor) -> Network:
 
 
 def _flatten(module: nn.Module) -> Iterator[nn.Module]:
-    if type(module) is nn.Sequential:
-        for child in module:
+    if type(module) in (nn.Sequential, Normalised):  # each child takes what the one before gives
+        for child in module.children():
             yield from _flatten(child)
     else:
         yield module

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from landscape.errors import ModelError
+from landscape.problem.normalisation import Shift
 
 # Modules that are x ↦ Jx + b in eval mode, each sample for itself.
 AFFINE = (
@@ -27,6 +28,7 @@ AFFINE = (
     nn.Flatten,
     nn.Identity,
     nn.Dropout,
+    Shift,
 )
 
 # Halvings of the interval in which a tangent point of tanh is searched.
@@ -168,7 +170,7 @@ def check_supported(module: nn.Module) -> None:
     """
     kinds = (*AFFINE, *ACTIVATIONS, nn.MaxPool2d)
     if type(module) not in kinds:
-        names = ", ".join(kind.__name__ for kind in kinds)
+        names = ", ".join(kind.__name__ for kind in kinds if kind is not Shift)
         raise ModelError(
             f"no linear bounds are known for {type(module).__name__}; build the model from Sequential, {names}."
         )
