@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .output import note, plain, print_json, print_table, progress
+from .problem import check_model, tell_data
 
 if TYPE_CHECKING:
     from landscape.study.curve import Curve, CurveConfig
@@ -66,6 +67,8 @@ def _tasks(runs: Sequence[str], at: str, config: CurveConfig, output: Path, give
     from landscape.study.trace import curve_key
 
     opened = [open_run(run) for run in runs]
+    for run in opened:
+        check_model(str(run.path), run.description.model, given)
     indices = [select_index(run, at) for run in opened]
     digests = [run.digest(index) for run, index in zip(opened, indices, strict=True)]
     keys = [curve_key(digest, run.description, config, given) for run, digest in zip(opened, digests, strict=True)]
@@ -99,6 +102,7 @@ def _trace(
         for task in bar:
             snapshot = load_snapshot(task.path, f"index={task.index}")
             curve = trace_curve(snapshot, config, device, task.name, given, task.key)
+            tell_data(snapshot.path, snapshot.data_sha256, given)
             write_curve(curve, task.file)
             known[task.key] = curve
     return [curve for curve in (known[task.key] for task in tasks) if curve is not None]

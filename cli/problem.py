@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from .output import note
 
 if TYPE_CHECKING:
@@ -22,10 +24,25 @@ def load(run: str, at: str, device: str, threads: int | None, given: Given) -> t
 
     torch.set_num_threads(threads or default_workers())
     snapshot = load_snapshot(run, at)
+    check_model(run, snapshot.model, given)
     problem = load_problem(snapshot, device, given)
-    if problem.train.sha256 != snapshot.data_sha256:
-        note(f"measured on {problem.train.name}, which is not the data stored as that of {run}'s training")
+    tell_data(run, snapshot.data_sha256, given)
     return snapshot, problem
+
+
+def check_model(run: str, model: str, given: Given) -> None:
+    """Refuse a ``--model`` that a snapshot has no use for."""
+    if given.model is not None and ":" not in model and model not in (given.model, "unknown"):
+        raise click.BadParameter(
+            f"{run} is of the model {model!r}, not of {given.model!r}; leave it out.", param_hint="--model"
+        )
+
+
+def tell_data(run: str, data_sha256: str, given: Given) -> None:
+    """Say if the data that were measured on are not those of a snapshot's training."""
+    data = given.open()
+    if data is not None and data[0].sha256 != data_sha256:
+        note(f"measured on {data[0].name}, which is not the data stored as that of {run}'s training")
 
 
 def identity(snapshot: Snapshot, given: Given) -> dict[str, Any]:

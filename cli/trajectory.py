@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .output import file_name, note, print_json, print_table, progress
+from .problem import check_model, tell_data
 
 if TYPE_CHECKING:
     from landscape.study.curvature import Trajectory
@@ -42,6 +43,7 @@ def trajectory(
 
     torch.set_num_threads(threads or default_workers())
     opened, config = open_run(run), TrajectoryConfig(**settings)
+    check_model(run, opened.description.model, given)
     name = file_name(opened.path.name, config.parameters, config.kind)
     indices = every_index(len(opened), every)
     data = data_subject(opened.description, given)
@@ -58,6 +60,7 @@ def trajectory(
             output.mkdir(parents=True, exist_ok=True)  # nothing is written for what is refused
             append_point(file, key, point)
             points[point.index] = point
+    tell_data(run, opened.description.data_sha256, given)
     found = Trajectory(name, opened.description.config, config.which, tuple(points[i] for i in indices))
     os.environ["MPLBACKEND"] = "agg"  # whatever the environment asks for, files are drawn
     from landscape.report.curvature import draw_trajectory

@@ -83,10 +83,23 @@ def test_other_data_are_measured_with_a_note(trained: Path) -> None:
     run("snapshots", "import", exported, *MODEL, "--output", trained / "foreign")
     result = run("attack", "--snapshot", trained / "foreign", "--dataset", trained / "d.h5", "--eps", "0.1")
     assert "not the data stored" in result.stderr
+    every = ("hessian", "--snapshot", trained / "foreign", "--every", "1", "--top-k", "1", "--samples", "20")
+    result = run(*every, "--dataset", trained / "d.h5", "--output", trained / "trajectory")
+    assert "not the data stored" in result.stderr
+    curve = ("width", "--snapshot", trained / "foreign", "--curve", "--samples", "20", "--x-samples", "2")
+    result = run(*curve, "--dataset", trained / "d.h5", "--output", trained / "curves")
+    assert "not the data stored" in result.stderr
     run("snapshots", "import", exported, *MODEL, "--dataset", trained / "d.h5", "--output", trained / "known")
     description = open_run(trained / "known").description
     assert description.config["dataset"] == "d.h5"
     assert description.data_sha256 == open_run(trained / "runs/a").description.data_sha256
+
+
+@pytest.mark.parametrize("command", ["hessian", "width --curve", "attack", "hessian --every 1"])
+def test_a_model_that_is_not_the_snapshots_is_refused(trained: Path, command: str) -> None:
+    given = ("--dataset", trained / "d.h5", "--model", "os:getcwd")
+    result = run(*command.split(), "--snapshot", trained / "runs/a", *given, code=2)
+    assert "is of the model 'logistic', not of 'os:getcwd'; leave it out" in result.stderr
 
 
 def test_rows_know_their_data(trained: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from landscape.problem.models import MODELS, build_model, differences
 
 UNKNOWN = "unknown"
 # Arguments by which torchvision would fetch weights.
-_FETCHING = ("weights", "weights_backbone", "pretrained", "progress")
+_FETCHING = ("weights", "weights_backbone", "pretrained")
 
 
 def make_model(name: str, arguments: Mapping[str, Any] | None = None, permitted: str | None = None) -> nn.Module:

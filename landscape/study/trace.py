@@ -16,7 +16,7 @@ from landscape.geometry.level_sets import level_set_distance
 from landscape.geometry.sharpness import worst_case_sharpness
 from landscape.objectives import Objective
 from landscape.problem.directions import targeted_starts
-from landscape.snapshots import RunDescription, Snapshot
+from landscape.snapshots import RunDescription, Snapshot, open_run
 from landscape.study.curve import VERSION, Band, Curve, CurveConfig, SpaceCurve, level_grid
 from landscape.study.given import NOTHING, Given
 from landscape.study.ledger import content_key
@@ -51,16 +51,18 @@ def trace_curve(
     device: str = "auto",
     name: str | None = None,
     given: Given = NOTHING,
-    key: str = "",
+    key: str | None = None,
 ) -> Curve:
     """Trace d(c), w(c) and S(ρ) of one snapshot: in θ, and per image in X on the same levels.
 
-    ``key`` is that of the curve (see `curve_key`), by which it is known again.
+    ``key`` is that of the curve, by which it is known again; that of `curve_key` unless given.
 
     Raises:
         LandscapeError: If the snapshot does not fit its model or data, or its loss is above all levels.
     """
     begin, config = time.perf_counter(), config or CurveConfig()
+    if key is None:
+        key = curve_key(snapshot.theta_sha256, open_run(snapshot.path).description, config, given)
     problem = load_problem(snapshot, device, given)
     theta = theta_objective(problem, config.theta_samples, config.seed)
     loss = theta.value(theta.origin).item()
