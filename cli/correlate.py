@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import options
-from .output import note, plain, print_json
+from .output import note, plain, print_json, say
 from .study import Command, any_failed, collect_rows, find_or_fail, look_up, study_options
 
 if TYPE_CHECKING:
@@ -118,9 +118,9 @@ def command(
     if as_json:
         print_json("correlate", {"runs": runs} | settings, {"correlations": _plain(correlations), "files": files})
     else:
-        click.echo(format_table(correlations))
-        click.echo()
-        click.echo(textwrap.fill(correlations.verdict, 100))
+        say(format_table(correlations))
+        say()
+        say(textwrap.fill(correlations.verdict, 100))
     note("\n".join(["written:", *(f"  {file}" for file in files)]))
     if any(map(any_failed, (rows, *repeats))):
         raise SystemExit(3)

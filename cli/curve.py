@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .output import note, plain, print_json, print_table, progress
+from .output import note, plain, print_json, print_table, progress, say
 from .problem import check_model, tell_data
 
 if TYPE_CHECKING:
@@ -112,24 +112,24 @@ def _print_curve(curve: Curve) -> None:
     from landscape.study.columns import level_label
 
     theta, x = curve.theta, curve.x
-    click.echo(f"{curve.run}, epoch {curve.epoch}")
-    click.echo(f"loss {curve.loss:.4g}  largest_eigenvalue {curve.largest_eigenvalue:.4g}")
+    say(f"{curve.run}, epoch {curve.epoch}")
+    say(f"loss {curve.loss:.4g}  largest_eigenvalue {curve.largest_eigenvalue:.4g}")
     header = ("c", "d_theta", "w_theta", "d_x_median", "w_x_median", "envelope_theta", "envelope_x")
     columns = (theta.distance, theta.width, x.distance, x.width)
     labels = [level_label(c) if c in _marked() else f"{c:.4g}" for c in curve.levels]
     envelopes = (theta.envelope, x.envelope)
     print_table(header, zip(labels, *(band.median for band in columns), *envelopes, strict=True))
-    click.echo()
+    say()
     header = ("rho_theta", "S_theta", "gap_theta", "rho_x", "S_x_median", "gap_x_median", "gap_x_q90")
     in_theta = (theta.radii, theta.sharpness.median, theta.remaining.median)
     in_x = (x.radii, x.sharpness.median, x.remaining.median, x.remaining.q90)
     print_table(header, zip(*in_theta, *in_x, strict=True))
     for name, space in (("θ", theta), ("X", x)):
-        click.echo(
+        say(
             f"{name}: {space.num_shortened} distances shortened by points of S, {space.num_raised} S raised by "
             f"points of d; {space.num_gradients:.0f} gradients, {space.num_values:.0f} values"
         )
-    click.echo()
+    say()
 
 
 def _marked() -> tuple[float, ...]:

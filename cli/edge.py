@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import options
-from .output import note, print_json, print_table, show
+from .output import note, print_json, print_table, say, show
 from .run_options import parse_arguments, run_options
 from .runs import epochs_bar
 
@@ -119,13 +119,13 @@ def _trainer(workers: int | None) -> Train:
 def _print(edge: Edge, confirmed: Confirmation | None) -> None:
     _print_probes(edge.probes)
     if edge.learning_rate is None:
-        click.echo("no edge: no learning rate converges")
+        say("no edge: no learning rate converges")
     elif edge.above is None:
-        click.echo(f"no edge: {show(edge.learning_rate)} converges, and no larger one was tried")
+        say(f"no edge: {show(edge.learning_rate)} converges, and no larger one was tried")
     else:
-        click.echo(f"edge {show(edge.learning_rate)}: it converges, {show(edge.above)} does not")
+        say(f"edge {show(edge.learning_rate)}: it converges, {show(edge.above)} does not")
     if confirmed is not None:
-        click.echo("\nother seeds at half of the edge and at twice the edge")
+        say("\nother seeds at half of the edge and at twice the edge")
         _print_probes((confirmed.half, confirmed.twice))
 
 

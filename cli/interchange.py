@@ -8,7 +8,10 @@ from typing import Any
 import click
 
 from . import options
-from .output import note, print_json, print_table
+from .output import note, print_json, print_table, say
+
+# Values beside the tensors, and letters of a name, that inspect shows.
+_SHOWN, _LONGEST = 12, 60
 
 
 def _object(context: click.Context, parameter: click.Parameter, text: str) -> dict[str, Any]:
@@ -98,7 +101,7 @@ def import_command(
         facts = {"run": str(result.path), "run_id": result.run_id, "snapshots": result.num_snapshots}
         print_json("snapshots import", {"files": files, "output": output}, facts | {"notes": result.notes})
     else:
-        click.echo(str(result.path))
+        say(str(result.path))
 
 
 @click.command(name="export")
@@ -122,7 +125,7 @@ def export_command(run: str, at: str, target: Path) -> None:
     from landscape.interchange import export_snapshot
     from landscape.snapshots import load_snapshot
 
-    click.echo(str(export_snapshot(load_snapshot(run, at), target)))
+    say(str(export_snapshot(load_snapshot(run, at), target)))
 
 
 @click.command(name="inspect")
@@ -147,11 +150,20 @@ def inspect_command(file: str, as_json: bool) -> None:
     if as_json:
         print_json("snapshots inspect", {"file": file}, asdict(found))
         return
-    click.echo(f"format: {found.format}")
-    for name, value in found.facts.items():
-        click.echo(f"{name}: {value}")
-    click.echo()
+    say(f"format: {found.format}")
+    # Trainers store their whole state; what matters lies on top.
+    facts = sorted(found.facts.items(), key=lambda fact: fact[0].count("."))
+    for name, value in facts[:_SHOWN]:
+        say(f"{_short(name)}: {value}")
+    if len(facts) > _SHOWN:
+        say(f"… and {len(facts) - _SHOWN} more values, which --json lists")
+    say()
     header = ("name", "shape", "type", "bytes")
-    print_table(
-        header, [(e.name, "x".join(map(str, e.shape)) or "scalar", e.dtype, e.bytes) for e in found.entries]
-    )
+    shapes = ("x".join(map(str, entry.shape)) or "scalar" for entry in found.entries)
+    rows = zip(found.entries, shapes, strict=True)
+    print_table(header, [(_short(entry.name), shape, entry.dtype, entry.bytes) for entry, shape in rows])
+
+
+def _short(name: str) -> str:
+    """A name that leaves room in a line; the ends tell most."""
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST // 3]}…{name[-2 * _LONGEST // 3 + 1 :]}"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .output import counter, file_name, note, print_json, print_table
+from .output import counter, file_name, note, print_json, print_table, say
 from .problem import identity, load
 from .study import default_ledger, open_ledger
 
@@ -166,7 +166,7 @@ def _show_ladder(ladder: Ladder, as_json: bool) -> dict[str, Any]:
     gradients, queries = ladder.num_gradients.double() / count, ladder.num_queries.double() / count
     if not as_json:
         norm = "ℓ∞" if math.isinf(ladder.norm) else "ℓ2"
-        click.echo(f"accuracy in % ± standard error, {count} samples, {norm}; cost of a sample in gradients")
+        say(f"accuracy in % ± standard error, {count} samples, {norm}; cost of a sample in gradients")
         header = ["rung", *(f"eps {radius:g}" for radius in ladder.eps), "gradients", "queries"]
         lines = [
             [
@@ -180,7 +180,7 @@ def _show_ladder(ladder: Ladder, as_json: bool) -> dict[str, Any]:
         worst = zip(ladder.worst_accuracy, ladder.worst_standard_error, strict=True)
         lines.append(["worst case", *(_percent(*pair) for pair in worst), "", ""])
         print_table(header, lines)
-        click.echo()
+        say()
     rungs = [
         {
             "name": rung.name,
@@ -230,9 +230,9 @@ def _show_comparison(first: Ladder, second: Ladder, as_json: bool) -> list[dict[
                 }
             )
     if not as_json:
-        click.echo("against the other run, on the same samples; p: McNemar's test")
+        say("against the other run, on the same samples; p: McNemar's test")
         print_table(list(rows[0]), [list(row.values()) for row in rows])
-        click.echo()
+        say()
     return rows
 
 
@@ -261,12 +261,12 @@ def _show_audit(found: MaskingAudit, as_json: bool) -> dict[str, Any]:
 
     evidence = audit_evidence(found)
     if not as_json:
-        click.echo(f"audit at eps {found.eps:g}: {found.verdict.judgement}")
+        say(f"audit at eps {found.eps:g}: {found.verdict.judgement}")
         for mark, lines in (("because", found.verdict.reasons), ("note", found.verdict.notes)):
             for line in lines:
-                click.echo(click.formatting.wrap_text(f"{mark}: {line}", _WIDTH, "  ", "    "))
+                say(click.formatting.wrap_text(f"{mark}: {line}", _WIDTH, "  ", "    "))
         print_table(["  evidence", "value"], [[f"  {name}", value] for name, value in evidence.items()])
-        click.echo()
+        say()
     comparisons = [
         {
             "name": name,

@@ -11,6 +11,8 @@ import click
 
 from landscape.errors import LandscapeError
 
+from .output import printable
+
 # One file a command; none of them imports torch before it runs.
 COMMANDS = (
     "train",
@@ -70,7 +72,7 @@ class LazyGroup(click.Group):
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    return printable(" ".join(str(error).split()))
 
 
 @click.group(

@@ -37,7 +37,7 @@ def print_json(command: str, inputs: dict[str, Any], results: Any) -> None:
         "results": results,
         "provenance": provenance(),
     }
-    click.echo(json.dumps(plain(document), indent=2, allow_nan=False))
+    say(json.dumps(plain(document), indent=2, allow_nan=False))
 
 
 def plain(value: Any) -> Any:
@@ -61,7 +61,7 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     texts = [all(isinstance(row[i], str) for row in table) for i in range(len(header))]
     for line in lines:
         cells = zip(line, widths, texts, strict=True)
-        click.echo("  ".join(cell.ljust(w) if text else cell.rjust(w) for cell, w, text in cells).rstrip())
+        say("  ".join(cell.ljust(w) if text else cell.rjust(w) for cell, w, text in cells).rstrip())
 
 
 def show(value: Any) -> str:
@@ -100,4 +100,14 @@ def counter(label: str, length: int) -> ProgressBar[int]:
 
 def note(text: str) -> None:
     """Say something on stderr."""
-    click.echo(text, err=True)
+    say(text, err=True)
+
+
+def say(text: str = "", err: bool = False) -> None:
+    """Print a line on stdout or stderr."""
+    click.echo(printable(text), err=err)
+
+
+def printable(text: str) -> str:
+    """Text whose control characters are spelled out: names come from files, and a terminal would obey them."""
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)

@@ -10,7 +10,7 @@ import click
 
 from . import options
 from .correlate import check_repeats, check_tested, collect_all, correlate_rows, correlation_options
-from .output import note, print_json
+from .output import note, print_json, say
 from .study import any_failed, find_or_fail, study_options
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def command(runs: tuple[str, ...], output: Path, csv_file: Path | None, as_json:
     if as_json:
         print_json("report", {"runs": runs} | settings, _results(rows, correlations) | {"files": files})
     else:
-        click.echo("\n".join(files))
+        say("\n".join(files))
     if any(map(any_failed, (rows, *repeats))):
         note("some runs failed: the report lists them")
         raise SystemExit(3)

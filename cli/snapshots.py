@@ -9,7 +9,7 @@ import click
 
 from . import options
 from .interchange import export_command, import_command, inspect_command
-from .output import note, plain, print_json, print_table
+from .output import note, plain, print_json, print_table, say
 from .verify import verify_command
 
 if TYPE_CHECKING:
@@ -71,9 +71,9 @@ def info(runs: tuple[str, ...], as_json: bool) -> None:
         epochs = about.pop("epochs")
         for name, value in about.items():
             if name != "layout":
-                click.echo(f"{name}: {plain(value)}")
+                say(f"{name}: {plain(value)}")
         if epochs:
-            click.echo()
+            say()
             print_table(list(epochs[0]), [list(epoch.values()) for epoch in epochs])
 
 
@@ -117,7 +117,7 @@ def thin(runs: tuple[str, ...], output: Path, keep: tuple[str, ...]) -> None:
             continue
         try:
             present = _stored(open_run(path), keep)
-            click.echo(str(thin_run(path, output / path.name, present)))
+            say(str(thin_run(path, output / path.name, present)))
         except SnapshotError as error:
             failed = True
             note(f"failed: {path}: {' '.join(str(error).split())}")
@@ -149,7 +149,7 @@ def pack(run: str, output: Path) -> None:
     """Pack all segments of a run into one HDF5 file."""
     from landscape.snapshots import pack_run, resolve
 
-    click.echo(str(pack_run(resolve(run), output)))
+    say(str(pack_run(resolve(run), output)))
 
 
 def _print(as_json: bool, name: str, inputs: dict[str, Any], rows: list[dict[str, Any]]) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import options
-from .output import file_name, note, print_json, print_table
+from .output import file_name, note, print_json, print_table, say
 
 if TYPE_CHECKING:
     from landscape.study.given import Given
@@ -71,9 +71,7 @@ def command(
         results = asdict(found) | {"files": files}
         print_json("spectrum", {"snapshot": identity(snapshot, given), "double": double} | settings, results)
     else:
-        click.echo(
-            f"loss {found.loss:.4g}  {found.kind}, Ritz values from {found.smallest:.4g} to {found.largest:.4g}"
-        )
+        say(f"loss {found.loss:.4g}  {found.kind}, Ritz values from {found.smallest:.4g} to {found.largest:.4g}")
         rows = [(e.what, e.size, e.value, e.standard_error) for e in found.estimates]
         print_table(("estimate", "size", "value", "standard_error"), rows)
         note(f"{found.num_products} products on {config.samples} samples")

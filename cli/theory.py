@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import options
-from .output import note, print_json, print_table
+from .output import note, print_json, print_table, say
 
 if TYPE_CHECKING:
     from landscape.study.columns import Row
@@ -152,6 +152,6 @@ def _draw(found: list[Solution], output: Path) -> list[str]:
 
 
 def _print_rows(title: str, rows: list[Row]) -> None:
-    click.echo(title)
+    say(title)
     print_table(list(rows[0]), [list(row.values()) for row in rows])
-    click.echo()
+    say()

@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 from . import options
-from .output import counter, note, print_json, show
+from .output import counter, note, print_json, say, show
 from .run_options import parse_arguments, run_options
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def command(
         facts = {"outcome": result.outcome, "reason": result.reason, "epochs": result.epochs}
         print_json("train", settings | arguments, facts | {"run": str(output)})
     else:
-        click.echo(str(output))
+        say(str(output))
 
 
 def _check_one_learning_rate(at_edge: Path | None) -> None:

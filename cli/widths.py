@@ -7,9 +7,7 @@ from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from .output import print_json, print_table
+from .output import print_json, print_table, say
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,10 +21,10 @@ Rows = list[dict[str, Any]]
 
 def print_widths(found: Widths, config: WidthConfig) -> None:
     """Tables of all that was measured."""
-    click.echo("  ".join(f"{name} {value:.4g}" for name, value in asdict(found.minimum).items()))
+    say("  ".join(f"{name} {value:.4g}" for name, value in asdict(found.minimum).items()))
     metric = f"{config.metric} metric{'' if config.biases else ' without biases'}"
     _print_rows(f"\nparameters θ, {_norm(config.theta_norm)}, {metric}", _theta_rows(found))
-    click.echo("every d is an upper bound; no lower bound in θ is known")
+    say("every d is an upper bound; no lower bound in θ is known")
     place = f"{_norm(config.x_norm)}{' in [0, 1]' if config.box else ''}"
     _print_rows(f"\ninputs X, {place}, over {config.x_samples} images", _sample_rows(found.x))
     if found.joint is not None:
@@ -55,7 +53,7 @@ def _norm(norm: float) -> str:
 
 
 def _print_rows(title: str, rows: Rows) -> None:
-    click.echo(title)
+    say(title)
     print_table(list(rows[0]), [list(row.values()) for row in rows])
 
 

@@ -43,7 +43,7 @@ def places(names: Sequence[str], positions: Sequence[dict[str, int]], given: boo
         if first.number == second.number:
             raise UnsupportedFormatError(
                 f"{names[before]} and {names[after]} have the same {kind} {first.number}. "
-                f"Leave one out, or: {_ADVICE}"
+                "Leave one out, or give the files in their order with --order given."
             )
         if first.step > second.step or first.epoch > second.epoch:
             raise UnsupportedFormatError(
