@@ -173,14 +173,13 @@ def test_the_command(tmp_path: Path) -> None:
     assert document["results"]["entries"][1]["dtype"] == "bfloat16"
 
 
-def test_a_file_cannot_speak_to_the_terminal(tmp_path: Path) -> None:
-    """What it holds is spelled out, in tables, notes and errors."""
+def test_names_cannot_speak_to_the_terminal(tmp_path: Path) -> None:
+    """They are spelled out, in tables, notes and errors."""
     odd = "odd\x1b]0;title\x07\u202ename"
     torch.save({"state_dict": {odd: torch.zeros(2, 2)}}, tmp_path / "y.pt")
-    with closing(sqlite3.connect(tmp_path / "z.db")) as database:
-        database.execute(f'CREATE TABLE "{odd}" (x)')
-    for name, code in (("y.pt", 1), ("z.db", 0)):
-        result = CliRunner().invoke(command(), ["snapshots", "inspect", str(tmp_path / name)], color=True)
+    shutil.copytree(resolve("embedded:runs/sgd_lr0.2_b16_seed0"), tmp_path / odd)
+    for arguments, code in ((("inspect", str(tmp_path / "y.pt")), 1), (("list", str(tmp_path / odd)), 0)):
+        result = CliRunner().invoke(command(), ["snapshots", *arguments], color=True)
         said = result.stdout + result.stderr
         assert "odd\\x1b]0;title\\x07\\u202ename" in said and result.exit_code == code
         assert not any(character in said for character in "\x1b\x07\u202e")
