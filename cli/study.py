@@ -135,7 +135,7 @@ def collect_rows(runs: Sequence[str], settings: dict[str, Any]) -> list[Row]:
             note(f"{others} snapshots are measured on other data than those stored as of their training")
         if plan.tasks:
             with engines.opened(settings, len(plan.tasks)) as engine:
-                note(engines.forecast_text(plan, engine.workers))
+                note(engines.forecast_text(plan, engine.workers) + _times_more(settings))
                 measured = execute(
                     plan, ledger, engine.make_executor, workers=engine.workers, window=engine.window
                 )
@@ -146,6 +146,12 @@ def collect_rows(runs: Sequence[str], settings: dict[str, Any]) -> list[Row]:
         if row["status"] == "failed":
             note(f"failed: {row['path']}: {row['error']}")
     return sorted(rows, key=position_in_study)
+
+
+def _times_more(settings: dict[str, Any]) -> str:
+    """What a forecast leaves out: measurements of the same snapshots that follow."""
+    left = settings.get("repeat", 0) - settings.get("part", 0)
+    return f", and as long again for each repeat that follows ({left})" if left > 0 else ""
 
 
 @contextmanager

@@ -95,6 +95,7 @@ def test_repeats_are_measured_on_other_data_and_compared(invoke: Invoke, tmp_pat
     options = (RUN, *FEW, *DRAWS, "--ledger", tmp_path / "ledger.sqlite", "--repeat", "1")
     result = invoke("correlate", *options, "--output", out, "--json")
     assert result.exit_code == 0 and result.stderr.count("0 snapshots known, 1 to measure") == 2
+    assert result.stderr.count("as long again for each repeat that follows (1)") == 1
     found = json.loads(result.stdout)["results"]
     reliability = found["correlations"]["reliability"]
     assert (reliability["measurements"], reliability["unmatched"]) == (2, 0)
