@@ -32,7 +32,7 @@ from landscape.errors import (
 from landscape.interchange import ImportOptions, collecting, export_snapshot, import_run, parse_mapping
 from landscape.interchange.formats import read_file
 from landscape.interchange.naming import renamed
-from landscape.interchange.ordering import places
+from landscape.interchange.ordering import order_of
 from landscape.interchange.state import State
 from landscape.problem import datasets
 from landscape.problem.models import build_model, initialise
@@ -301,7 +301,16 @@ ORDERS: list[tuple[list[str], list[dict[str, int]], list[int] | str]] = [
     (["x.npy", "x.npy"], [{}, {}], [0, 1]),
     (["a.pt", "b.pt"], [{S: 5}, {S: 5}], "tell their order"),
     (["a.pt", "b.pt", "c.pt"], [{S: 5}, {S: 5}, {S: 6}], "have the same step 5"),
-    (["lr1_ep1.pt", "lr2_ep2.pt"], [{}, {}], "differ in several numbers"),
+    (["a1_b1.pt", "a2_b2.pt"], [{}, {}], "differ in several numbers"),
+    (["lr1_ep1.pt", "lr2_ep2.pt"], [{}, {}], "differ in 'lr', as files of several runs do"),
+    (["net_lr0.2_ep3.pt", "net_lr0.05_ep4.pt"], [{E: 3}, {E: 4}], "differ in 'lr', as files of several runs do"),
+    (["final_seed0.pt", "final_seed1.pt"], [{}, {}], "differ in 'seed', as files of several runs do"),
+    (["net_s0.pt", "net_s1.pt"], [{}, {}], "Import each run by itself"),
+    (["net_0.2.pt", "net_0.05.pt"], [{}, {}], "tell their order"),
+    (["acc0.91_9.pt", "acc0.93_10.pt"], [{}, {}], [9, 10]),
+    (["net_lr0.05_s0_ep1.pt", "net_lr0.05_s0_ep3.pt", "net_lr0.05_s0_ep2.pt"], [{}, {}, {E: 2}], [1, 3, 2]),
+    (["e10.pth", "e9.pth"], [{}, {}], [10, 9]),
+    (["ckpt_1.pt", "ckpt_2.pt", "ckpt_3.pt"], [{}, {E: 2}, {}], [1, 2, 3]),
     (["a.pt", "b.pt"], [{}, {}], "tell their order"),
     (["a1.pt", "b01.pt"], [{}, {}], "tell their order"),
     (["a.pt", "b.pt"], [{S: 5, E: 2}, {S: 6, E: 1}], "in another by what they say"),
@@ -313,11 +322,22 @@ def test_the_order_of_snapshots(
     names: list[str], positions: list[dict[str, int]], expected: list[int] | str
 ) -> None:
     if isinstance(expected, list):
-        assert [place.number for place in places(names, positions)] == expected
+        assert [place.number for place in order_of(names, positions).places] == expected
         return
     with pytest.raises(UnsupportedFormatError, match=expected):
-        places(names, positions)
-    assert [place.step for place in places(names, positions, given=True)] == list(range(len(names)))
+        order_of(names, positions)
+
+
+def test_a_given_order_keeps_what_the_files_say() -> None:
+    order = order_of(["b.pt", "a.pt", "c.pt"], [{E: 1}, {}, {E: 2, S: 90}], given=True)
+    assert [(p.step, p.epoch, p.ends_epoch) for p in order.places] == [(0, 1, True), (1, 1, False), (90, 2, True)]
+    with pytest.raises(UnsupportedFormatError, match="in another by what they say"):
+        order_of(["b.pt", "a.pt"], [{E: 2}, {E: 1}], given=True)
+
+
+def test_silent_files_lie_in_the_last_epoch_that_is_known() -> None:
+    order = order_of(["c_1.pt", "c_2.pt", "c_3.pt"], [{}, {E: 2}, {}])
+    assert [(p.step, p.epoch, p.ends_epoch) for p in order.places] == [(1, 0, False), (2, 2, True), (3, 2, False)]
 
 
 def test_names_are_renamed_once_and_only_where_it_is_needed() -> None:

@@ -13,7 +13,7 @@ from landscape.errors import ConfigurationError
 from landscape.interchange.collecting import Collected, Expected, collect
 from landscape.interchange.folders import expand
 from landscape.interchange.naming import Mapping
-from landscape.interchange.ordering import Place, places
+from landscape.interchange.ordering import Order, order_of
 from landscape.interchange.storing import store
 from landscape.problem.datasets import DATASETS, Dataset
 from landscape.problem.model_sources import UNKNOWN, make_model, state_buffers
@@ -79,14 +79,27 @@ def import_run(paths: Sequence[str | Path], output: str | Path, options: ImportO
     expected = _expected(options)
     with tempfile.TemporaryFile() as rows:
         found = collect(source, options.mappings, options.strip, options.key, expected, rows)
-        order = places([str(file) for file in found.files], found.positions, options.order_given)
+        names = [str(file) for file in found.files]
+        told = order_of(names, found.positions, options.order_given)
+        order = told.places
         description = _describe(found, order, options, settings, data)
         seen = [_samples_seen(place, settings, len(data) if data else 0) for place in order]
         facts = [{"file": str(file), "sha256": file_digest(file)} for file in dict.fromkeys(found.files)]
         with beside(target) as temporary:
             store(temporary, description, provenance() | {"imported": facts}, order, seen, rows)
-    notes = (*source.notes, *found.notes, *_advice(options))
+    notes = (*source.notes, *found.notes, *_said_of(told, names), *_advice(options))
     return Imported(target, description.run_id, len(order), notes)
+
+
+def _said_of(order: Order, names: Sequence[str]) -> list[str]:
+    """How snapshots became a run, which the user must see to be right."""
+    if len(names) == 1:
+        return []
+    shown = [
+        f"{Path(names[i]).name} (step {order.places[i].step}, epoch {order.places[i].epoch})" for i in order.ranks
+    ]
+    listed = shown if len(shown) <= 4 else [*shown[:2], "…", shown[-1]]
+    return [f"{len(names)} snapshots of one run, in order of {order.kind}: {', '.join(listed)}"]
 
 
 def _checked_settings(given: dict[str, Any]) -> dict[str, Any]:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
 from landscape.errors import UnsupportedFormatError
 
-_NAMED = {kind: re.compile(rf"{kind}s?[=_\- ]?(\d+)", re.IGNORECASE) for kind in ("step", "epoch")}
+_NAMED = {
+    "step": re.compile(r"steps?[=_\- ]?(\d+)", re.IGNORECASE),
+    "epoch": re.compile(r"(?:epochs?|(?<![a-z0-9])e|(?<![a-z0-9])ep)[=_\- ]?(\d+)", re.IGNORECASE),
+}
+_NUMBER = re.compile(r"([a-z]*)[=_\- ]?(\d{1,18}(?:\.\d+)?)", re.IGNORECASE)
+# What names call the settings of a run; files that differ in them are of several runs.
+_SETTINGS = {"seed", "s", "lr", "wd", "bs", "batch", "run", "fold", "trial", "rep"}
 _ADVICE = "Give the files in their order with --order given."
 
 
@@ -25,33 +31,75 @@ class Place:
     step_known: bool
 
 
-def places(names: Sequence[str], positions: Sequence[dict[str, int]], given: bool = False) -> tuple[Place, ...]:
+@dataclass(frozen=True)
+class Order:
+    """Places of all snapshots, and what told them."""
+
+    kind: str
+    places: tuple[Place, ...]
+
+    @property
+    def ranks(self) -> list[int]:
+        """The snapshots in their order."""
+        return sorted(range(len(self.places)), key=lambda i: self.places[i].number)
+
+
+def order_of(names: Sequence[str], positions: Sequence[dict[str, int]], given: bool = False) -> Order:
     """Place of each snapshot; UnsupportedFormatError when the order is ambiguous or two have the same place.
+
+    What does not say its epoch is placed in the last one that is known, without being its end.
 
     Args:
         names: Path of the file of each snapshot.
         positions: ``step`` and ``epoch`` as each file says.
-        given: Whether the snapshots are in their order already; what the files say is then passed over.
+        given: Whether the snapshots are in their order already.
     """
     if given:
-        return tuple(Place(place, place, 0, False, False) for place in range(len(names)))
-    kind, numbers = _numbers(names, positions)
-    found = tuple(_place(kind, number, position) for number, position in zip(numbers, positions, strict=True))
-    ordered = sorted(range(len(found)), key=lambda i: found[i].number)
-    for before, after in pairwise(ordered):
-        first, second = found[before], found[after]
-        if first.number == second.number:
+        kind, numbers = "place in the list", list(range(len(names)))
+    else:
+        _check_one_run(names)
+        kind, numbers = _numbers(names, positions)
+    found = Order(kind, tuple(map(_place, [kind] * len(names), numbers, positions)))
+    _check_distinct(names, found)
+    return _filled(names, found)
+
+
+def _check_one_run(names: Sequence[str]) -> None:
+    """Refuse names that differ in a setting: they are those of several runs."""
+    for word in sorted(_SETTINGS):
+        values = [[n for w, n in _NUMBER.findall(Path(name).name) if w.lower() == word] for name in names]
+        for other, value in zip(names, values, strict=True):
+            if value != values[0]:
+                raise UnsupportedFormatError(
+                    f"{names[0]} and {other} differ in {word!r}, as files of several runs do. Import each run by "
+                    f"itself; if they are one run, give the files in their order with --order given."
+                )
+
+
+def _check_distinct(names: Sequence[str], order: Order) -> None:
+    for before, after in pairwise(order.ranks):
+        if order.places[before].number == order.places[after].number:
             raise UnsupportedFormatError(
-                f"{names[before]} and {names[after]} have the same {kind} {first.number}. "
+                f"{names[before]} and {names[after]} have the same {order.kind} {order.places[before].number}. "
                 "Leave one out, or give the files in their order with --order given."
             )
-        if first.step > second.step or first.epoch > second.epoch:
+
+
+def _filled(names: Sequence[str], order: Order) -> Order:
+    """Unknown steps and epochs as the last known ones; UnsupportedFormatError where those known go backwards."""
+    places, last = list(order.places), (0, 0)
+    for before, after in pairwise((None, *order.ranks)):
+        place = places[after]
+        step = place.step if place.step_known else max(place.step, last[0])
+        epoch = place.epoch if place.ends_epoch else last[1]
+        if before is not None and (step < last[0] or epoch < last[1]):
+            first, second = (f"(step {s}, epoch {e})" for s, e in (last, (step, epoch)))
             raise UnsupportedFormatError(
-                f"{names[before]} (step {first.step}, epoch {first.epoch}) and {names[after]} (step "
-                f"{second.step}, epoch {second.epoch}) are in one order "
-                f"by {kind}, in another by what they say. Leave one out."
+                f"{names[before]} {first} and {names[after]} {second} are in one order by {order.kind}, in another "
+                "by what they say. Leave one out."
             )
-    return found
+        places[after], last = replace(place, step=step, epoch=epoch), (step, epoch)
+    return replace(order, places=tuple(places))
 
 
 def _numbers(names: Sequence[str], positions: Sequence[dict[str, int]]) -> tuple[str, list[int]]:
@@ -79,13 +127,15 @@ def _search(pattern: re.Pattern[str], name: str) -> str | None:
 
 
 def _varying(names: Sequence[str]) -> list[int]:
-    """The one number that differs among names, of the files or else of their folders."""
+    """The one whole number that differs among names, of the files or else of their folders."""
     for part in ([Path(name).name for name in names], [Path(name).parent.name for name in names]):
-        rows = [[int(number) for number in re.findall(r"\d{1,18}", name)] for name in part]
+        rows = [[number for _, number in _NUMBER.findall(name)] for name in part]
         columns = list(zip(*rows, strict=False))
         if len({len(row) for row in rows}) != 1 or not columns:
             continue
-        varying = [list(column) for column in columns if len(set(column)) > 1]
+        # A number with a point is a reading or a setting.
+        whole = [[int(n) for n in column] for column in columns if all(map(str.isdigit, column))]
+        varying = [column for column in whole if len(set(column)) > 1]
         if len(varying) == 1:
             return varying[0]
         if varying:

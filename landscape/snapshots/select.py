@@ -134,7 +134,8 @@ def _epoch(run: Run, wanted: int) -> int:
     rows = epoch_end_rows(run)
     if wanted not in rows:
         close = nearest(np.array(list(rows)), wanted)
-        raise MissingSnapshotError(f"{run.path} stores no snapshot of epoch {wanted}'s end. Nearest: {close}.")
+        there = f"Nearest: {close}." if close else "It knows the end of no epoch; use index=N, first or last."
+        raise MissingSnapshotError(f"{run.path} stores no snapshot of epoch {wanted}'s end. {there}")
     return rows[wanted]
 
 
