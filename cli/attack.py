@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import options
-from .output import print_json, print_table, progress
+from .output import note, print_json, print_table, progress
 
 if TYPE_CHECKING:
     from landscape.study.given import Given
@@ -147,6 +147,8 @@ def _fgsm(
 ) -> None:
     from .problem import identity, load
 
+    if max(eps, default=0) > 1:
+        note(f"eps {max(eps):g} is wider than the images' range [0, 1]; of 255 it would be {max(eps) / 255:.3g}")
     snapshot, problem = load(run, at, device, threads, given)
     from landscape.robustness.accuracy import accuracy, robust_accuracy
     from landscape.robustness.fgsm import READINGS

@@ -6,9 +6,11 @@ import json
 import math
 import re
 import sys
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from operator import length_hint
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import click
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SCHEMA = 1
+# Seconds between two lines of progress where there is no terminal.
+_SILENT = 30.0
 
 
 def file_name(run: str, parameters: Sequence[str] = (), kind: str = "hessian") -> str:
@@ -88,13 +92,48 @@ def show_seconds(seconds: float) -> str:
     return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.1f} days"
 
 
-def progress(items: Iterable[T], label: str, length: int | None = None) -> ProgressBar[T]:
-    """A progress bar on stderr over ``items``, with the time left; off a terminal it prints its label only."""
+class Lines(Generic[T]):
+    """What a progress bar says where there is no terminal: its label, and now and then a line on stderr."""
+
+    def __init__(self, items: Iterable[T], label: str, length: int | None) -> None:
+        self.items, self.label, self.pos = items, label, 0
+        self.length = length_hint(items) if length is None else length
+        self.begin = self.said = time.monotonic()
+
+    def __enter__(self) -> Lines[T]:
+        """Say what begins."""
+        note(self.label)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is left to be said."""
+
+    def __iter__(self) -> Iterator[T]:
+        """The items; each is done when the next one is asked for."""
+        for item in self.items:
+            yield item
+            self.update(1)
+
+    def update(self, count: int) -> None:
+        """Go on by so many."""
+        self.pos, now = self.pos + count, time.monotonic()
+        if now - self.said > _SILENT and 0 < self.pos < self.length:
+            left = (now - self.begin) / self.pos * (self.length - self.pos)
+            note(f"{self.label}: {self.pos} of {self.length}, about {show_seconds(left)} left")
+            self.said = now
+
+
+def progress(items: Iterable[T], label: str, length: int | None = None) -> ProgressBar[T] | Lines[T]:
+    """A progress bar on stderr over ``items``, with the time left."""
+    if not sys.stderr.isatty():
+        return Lines(items, label, length)
     return click.progressbar(items, length=length, label=label, file=sys.stderr)
 
 
-def counter(label: str, length: int) -> ProgressBar[int]:
+def counter(label: str, length: int) -> ProgressBar[int] | Lines[int]:
     """A progress bar on stderr that is moved by ``update``."""
+    if not sys.stderr.isatty():
+        return Lines((), label, length)
     return click.progressbar(length=length, label=label, file=sys.stderr, show_pos=True)
 
 

@@ -49,6 +49,8 @@ def command(runs: tuple[str, ...], output: Path, csv_file: Path | None, as_json:
     Example:
       landscape report data/runs --output report.html
     """
+    if output.suffix.lower() not in (".html", ".htm"):
+        raise click.BadParameter(f"{str(output)!r} must end in .html, the format.", param_hint="--output")
     check_tested(settings)
     find_or_fail(runs)
     check_repeats(runs, settings)

@@ -78,7 +78,7 @@ def _reevaluated(path: Path, device: str, threads: int | None, given: Given, row
     try:
         found = reevaluate(path, device, given)
     except LandscapeError as error:
-        return [" ".join(str(error).split())]
+        return [f"digests are right, but nothing could be evaluated: {' '.join(str(error).split())}"]
     row |= {name: getattr(found, name) for name in _EVALUATED}
     if found.agrees is None:
         note(f"{path}: no loss is stored to compare with; found {found.loss:.4g} and {found.accuracy:.4g}")

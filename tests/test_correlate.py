@@ -140,6 +140,17 @@ def test_without_replicates_nothing_is_claimed() -> None:
     assert "cannot be tested" in c.verdict
 
 
+def test_one_comparison_within_cells_is_none() -> None:
+    """Two runs of equal settings beside one of others; nothing is said of an interval that there is not."""
+    rows = make_rows(2.0)
+    cell = [row for row in rows if all(row[k] == rows[0][k] for k in ("optimizer", "learning_rate", "batch_size"))]
+    other = next(row for row in rows if row["learning_rate"] != rows[0]["learning_rate"])
+    c = correlate([*cell[:2], other], FAST)
+    assert c.primary.degrees_of_freedom == 0 and kind(c) == "not testable"
+    assert "too few runs share their settings" in c.verdict or "Not testable" in c.verdict
+    assert "interval includes 0" not in c.verdict and "n/a" not in c.verdict
+
+
 def test_all_rows_failed() -> None:
     rows = [{**row, "status": "failed", "error": "killed"} for row in make_rows(2.0)]
     c = correlate(rows, FAST)

@@ -494,3 +494,10 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert equal({name: found[name] for name in weights()}, weights())
     for wrong in ("--model-args=[1]", "--settings=x", "--order=random"):
         assert runner.invoke(main, ["snapshots", "import", "x.pt", "--output", "z", wrong]).exit_code == 2
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".npy", ".npz", ".safetensors"])
+def test_weights_that_were_not_imported_are_told_from_damaged_runs(tmp_path: Path, suffix: str) -> None:
+    exported = export_snapshot(load_snapshot("embedded:runs/sgd_lr0.2_b16_seed0"), tmp_path / f"x{suffix}")
+    with pytest.raises(UnsupportedFormatError, match=rf"Import it first: .*{exported.name}"):
+        open_run(exported)

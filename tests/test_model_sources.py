@@ -181,7 +181,7 @@ def test_without_a_model_buffers_are_kept_too(trained: nn.Module, tmp_path: Path
     [
         ("own_networks:broken", {}, "KeyError: 'no such thing'"),
         ("own_networks:nothing", {}, "AttributeError"),
-        ("no_such_module:make", {}, "No module named 'no_such_module'"),
+        ("no_such_module:make", {}, "no module 'no_such_module'"),
         ("own_networks:make", {"depth": 3}, "unexpected keyword argument 'depth'"),
         ("own_networks:text", {}, "returned a str"),
         ("own_networks:silent", {}, "without parameters"),
@@ -214,9 +214,11 @@ def test_a_network_that_would_fill_the_memory_is_not_built() -> None:
 def test_outputs_that_are_no_logits(tmp_path: Path) -> None:
     name = "own_networks:two_outputs"
     torch.save(make_model(name, {}, name).state_dict(), tmp_path / "two.pt")
-    import_run([tmp_path / "two.pt"], tmp_path / "two", ImportOptions(model=name, dataset="mnist"))
     with pytest.raises(ModelError, match="returns tuple for one image"):
-        load_problem(load_snapshot(tmp_path / "two"), "cpu", Given(model=name))
+        import_run([tmp_path / "two.pt"], tmp_path / "two", ImportOptions(model=name, dataset="mnist"))
+    import_run([tmp_path / "two.pt"], tmp_path / "two", ImportOptions(model=name))
+    with pytest.raises(ModelError, match="returns tuple for one image"):
+        load_problem(load_snapshot(tmp_path / "two"), "cpu", Given(model=name, dataset="mnist"))
 
 
 def test_weights_and_buffers_are_filled_in(trained: nn.Module) -> None:
@@ -285,6 +287,35 @@ def test_parameters_keep_their_names(trained: nn.Module) -> None:
     normalised = parameter_indices(Normalised(trained, Normalisation((0.1,), (0.5,))), ["layers.4.*"])
     assert list(plain) == list(normalised) == ["layers.4.weight", "layers.4.bias"]
     assert all(torch.equal(plain[name], normalised[name]) for name in plain)
+
+
+def test_means_that_do_not_fit_the_images(trained: nn.Module, tmp_path: Path) -> None:
+    torch.save(trained.state_dict(), tmp_path / "own.pt")
+    with pytest.raises(ModelError, match=r"divide mean and std of images up to 255 by 255"):
+        Normalisation((33.3,), (78.6,))
+    three = ImportOptions(model=NAME, dataset="mnist", normalisation=Normalisation((0.1,) * 3, (0.3,) * 3))
+    with pytest.raises(ModelError, match=r"3 means \(--mean\) for images of 1 channels"):
+        import_run([tmp_path / "own.pt"], tmp_path / "run", three)
+    assert not (tmp_path / "run").exists()
+    imported = import_run([tmp_path / "own.pt"], tmp_path / "run", ImportOptions(model=NAME, dataset="mnist"))
+    assert any("no --mean and --std were given" in note for note in imported.notes)
+
+
+def test_another_network_is_told_by_its_names(trained: nn.Module, tmp_path: Path) -> None:
+    """Also where buffers, which are no floats, are among what does not fit."""
+    torch.save(trained.state_dict(), tmp_path / "own.pt")
+    with pytest.raises(ModelError, match=r"do not fit model 'resnet18'.*and \d+ more\. Check --model") as refused:
+        import_run([tmp_path / "own.pt"], tmp_path / "run", ImportOptions(model="resnet18"))
+    assert len(str(refused.value)) < 800
+
+
+def test_modules_that_are_not_there() -> None:
+    for name, hint in (
+        ("no_such:make", "or among what is installed"),
+        ("own_networks.py:make", "without its ending"),
+    ):
+        with pytest.raises(ModelError, match=hint):
+            make_model(name, {}, permitted=name)
 
 
 # ---- Parameters that layers share

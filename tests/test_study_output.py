@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -109,3 +111,20 @@ def test_wrong_usage(
     before = sorted(tmp_path.rglob("*"))
     shown = invoke("measure", tmp_path / "runs", *arguments)
     assert shown.exit_code == 2 and message in shown.stderr and sorted(tmp_path.rglob("*")) == before
+
+
+def test_progress_without_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A line now and then, with what is left."""
+    output: Any = importlib.import_module("landscape_cli.output")
+    now = [0.0]
+    monkeypatch.setattr("landscape_cli.output.time.monotonic", lambda: now[0])
+    with output.progress(iter(range(4)), "measuring", 4) as bar:
+        for _ in bar:
+            now[0] += 20
+    with output.counter("attacking", 10) as count:
+        for _ in range(10):
+            now[0] += 40
+            count.update(1)
+    said = capsys.readouterr().err.splitlines()
+    assert said[:2] == ["measuring", "measuring: 2 of 4, about 40 s left"]
+    assert said[2:4] == ["attacking", "attacking: 1 of 10, about 6 min left"] and len(said) == 12

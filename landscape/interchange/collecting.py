@@ -21,6 +21,9 @@ from landscape.snapshots import Layout, layout_of
 from landscape.snapshots.buffers import BufferLayout, buffer_layout_of
 from landscape.snapshots.segment import theta_digest
 
+# Differences from a model that an error lists.
+_LISTED = 8
+
 
 @dataclass(frozen=True, eq=False)
 class Expected:
@@ -100,10 +103,10 @@ def _fitted(
     tensors, notes = renamed(state.tensors, mappings, strip, expected.names if expected else None)
     tensors, tied = _untied(tensors, expected)
     names = _buffer_names(tensors, expected)
-    parameters, casts = parameters_of(tensors, names)
     buffers, filled = _with_counters({name: tensors[name] for name in tensors if name in names}, expected)
     if expected:
-        _check_fit(expected, parameters, buffers)
+        _check_fit(expected, tensors | buffers)
+    parameters, casts = parameters_of(tensors, names)
     if not parameters:
         raise UnsupportedFormatError("holds no parameters. Check the file.")
     return parameters, buffers, [*notes, *tied, *filled, *casts]
@@ -152,8 +155,12 @@ def _with_counters(buffers: dict[str, Tensor], expected: Expected | None) -> tup
     return {name: filled[name] for name in expected.buffers if name in filled}, [note] if lacking else []
 
 
-def _check_fit(expected: Expected, parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> None:
+def _check_fit(expected: Expected, found: dict[str, Tensor]) -> None:
     """Raise ModelError unless all names and shapes are those of the model."""
-    problems = differences(expected.parameters | expected.buffers, parameters | buffers)
+    problems = differences(expected.parameters | expected.buffers, found)
     if problems:
-        raise ModelError(f"the parameters do not fit model {expected.model!r}: {'; '.join(problems)}.")
+        more = f"; and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
+        raise ModelError(
+            f"the parameters do not fit model {expected.model!r}: {'; '.join(problems[:_LISTED])}{more}. Check "
+            "--model and --model-args."
+        )

@@ -9,15 +9,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from landscape.errors import ConfigurationError
 from landscape.interchange.collecting import Collected, Expected, collect
 from landscape.interchange.folders import expand
 from landscape.interchange.naming import Mapping
-from landscape.interchange.ordering import Order, order_of
+from landscape.interchange.ordering import Order, Place, order_of
 from landscape.interchange.storing import store
 from landscape.problem.datasets import DATASETS, Dataset
 from landscape.problem.model_sources import UNKNOWN, make_model, state_buffers
-from landscape.problem.normalisation import Normalisation
+from landscape.problem.models import MODELS, check_fit
+from landscape.problem.normalisation import Normalisation, Normalised
 from landscape.problem.own_data import open_dataset
 from landscape.provenance import provenance
 from landscape.snapshots import RunDescription
@@ -76,7 +79,11 @@ def import_run(paths: Sequence[str | Path], output: str | Path, options: ImportO
     source = expand([Path(path) for path in paths])
     settings = _checked_settings(source.settings | options.settings)
     data = open_dataset(options.dataset, "train") if options.dataset else None
-    expected = _expected(options)
+    model = make_model(options.model, options.model_args, permitted=options.model) if options.model else None
+    if model is not None and data is not None:
+        shown = model if options.normalisation is None else Normalised(model, options.normalisation)
+        check_fit(shown, data.images[:1], data.num_classes)
+    expected = _expected(options.model or UNKNOWN, model)
     with tempfile.TemporaryFile() as rows:
         found = collect(source, options.mappings, options.strip, options.key, expected, rows)
         names = [str(file) for file in found.files]
@@ -113,14 +120,13 @@ def _checked_settings(given: dict[str, Any]) -> dict[str, Any]:
     return {name: given.get(name) for name in SETTINGS}
 
 
-def _expected(options: ImportOptions) -> Expected | None:
-    if options.model is None:
+def _expected(name: str, model: nn.Module | None) -> Expected | None:
+    if model is None:
         return None
-    model = make_model(options.model, options.model_args, permitted=options.model)
     first = {id(parameter): name for name, parameter in model.named_parameters()}
     every = model.named_parameters(remove_duplicate=False)
     aliases = {name: first[id(parameter)] for name, parameter in every if first[id(parameter)] != name}
-    return Expected(options.model, dict(model.named_parameters()), state_buffers(model), aliases)
+    return Expected(name, dict(model.named_parameters()), state_buffers(model), aliases)
 
 
 def _describe(
@@ -159,6 +165,8 @@ def _advice(options: ImportOptions) -> list[str]:
     notes = []
     if options.model is None:
         notes.append("no --model was given: the run can be verified and exported, but not measured")
+    if options.normalisation is None and options.model not in (None, *MODELS):
+        notes.append("no --mean and --std were given: the network gets images in [0, 1] as they are")
     if options.dataset is None:
         notes.append("no --dataset was given: it has to be named when the run is measured")
     return notes

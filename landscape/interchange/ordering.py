@@ -87,18 +87,18 @@ def _check_distinct(names: Sequence[str], order: Order) -> None:
 
 def _filled(names: Sequence[str], order: Order) -> Order:
     """Unknown steps and epochs as the last known ones; UnsupportedFormatError where those known go backwards."""
-    places, last = list(order.places), (0, 0)
-    for before, after in pairwise((None, *order.ranks)):
-        place = places[after]
+    places, last, previous = list(order.places), (0, 0), ""
+    for rank in order.ranks:
+        place = places[rank]
         step = place.step if place.step_known else max(place.step, last[0])
         epoch = place.epoch if place.ends_epoch else last[1]
-        if before is not None and (step < last[0] or epoch < last[1]):
+        if step < last[0] or epoch < last[1]:
             first, second = (f"(step {s}, epoch {e})" for s, e in (last, (step, epoch)))
             raise UnsupportedFormatError(
-                f"{names[before]} {first} and {names[after]} {second} are in one order by {order.kind}, in another "
-                "by what they say. Leave one out."
+                f"{previous} {first} and {names[rank]} {second} are in one order by {order.kind}, in another by "
+                "what they say. Leave one out."
             )
-        places[after], last = replace(place, step=step, epoch=epoch), (step, epoch)
+        places[rank], last, previous = replace(place, step=step, epoch=epoch), (step, epoch), names[rank]
     return replace(order, places=tuple(places))
 
 

@@ -12,16 +12,28 @@ from typing import Any
 def call(name: str, *arguments: Any, **settings: Any) -> Any:
     """What the named function returns; its module may lie in the current folder, as for ``python -m``.
 
-    Raises whatever the module or the function raises.
+    Raises whatever the module or the function raises; ModuleNotFoundError says where it was looked for.
     """
     module, _, attribute = name.partition(":")
     here = os.getcwd()
     sys.path.insert(0, here)
     try:
-        found: Any = importlib.import_module(module)
+        found: Any = _module(module, here)
         for part in attribute.split("."):
             found = getattr(found, part)
         return found(*arguments, **settings)
     finally:
         with contextlib.suppress(ValueError):
             sys.path.remove(here)
+
+
+def _module(name: str, here: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise  # one that the module itself needs
+        hint = f"; a file {name} is named without its ending" if name.endswith(".py") else ""
+        raise ModuleNotFoundError(
+            f"no module {name!r} in {here} or among what is installed{hint}", name=name
+        ) from error

@@ -88,7 +88,7 @@ def _from_code(name: str, arguments: dict[str, Any], permitted: str | None) -> n
         said = f", not {permitted}" if permitted else ""
         raise ModelError(
             f"the snapshot's network is made by the code {name}{said}. Code is loaded for the caller only, never "
-            f"for a file: if you trust it, say --model {name}."
+            f"for a file: if you trust it, say --model {name}, or Given(model={name!r}) in Python."
         )
     return _built(name, lambda: call(name, **arguments), arguments)
 

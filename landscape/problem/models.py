@@ -111,6 +111,8 @@ def check_fit(model: nn.Module, images: Tensor, num_classes: int) -> None:
     try:
         with torch.no_grad():
             outputs = model(images[:1])
+    except ModelError:
+        raise
     except Exception as error:  # whatever the code of a network raises
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelError(

@@ -22,6 +22,11 @@ class Normalisation:
 
     def __post_init__(self) -> None:
         usable = all(map(math.isfinite, (*self.mean, *self.std))) and all(value > 0 for value in self.std)
+        if usable and not all(0 <= value <= 1 for value in self.mean):
+            raise ModelError(
+                f"a mean of {list(self.mean)} cannot be that of images in [0, 1]; divide mean and std of images "
+                "up to 255 by 255."
+            )
         if not usable or not self.mean or len(self.mean) != len(self.std):
             raise ModelError(
                 f"a normalisation by mean {list(self.mean)} and std {list(self.std)} cannot be: pass as many "
@@ -59,7 +64,9 @@ class Shift(nn.Module):
             self.register_buffer(name, torch.tensor(values).reshape(-1, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalised images ``(N, C, H, W)``."""
+        """Normalised images ``(N, C, H, W)``; ModelError for another number of channels."""
+        if len(self.mean) not in (1, x.shape[-3]):
+            raise ModelError(f"there are {len(self.mean)} means (--mean) for images of {x.shape[-3]} channels.")
         return (x - self.mean) / self.std
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,8 @@ class Position:
 class Snapshot:
     """Weights of one moment of training, verified, and what they belong to."""
 
-    parameters: dict[str, Tensor]
-    buffers: dict[str, Tensor]  # such as running means, part of the digest
+    parameters: dict[str, Tensor] = field(repr=False)
+    buffers: dict[str, Tensor] = field(repr=False)  # such as running means, part of the digest
     model: str  # its name; code is loaded only if the caller names it, too
     model_args: dict[str, Any]
     config: dict[str, Any]  # settings of the training

@@ -12,7 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from landscape.errors import CorruptSnapshotError, MissingSnapshotError
+from landscape.errors import CorruptSnapshotError, MissingSnapshotError, UnsupportedFormatError
 from landscape.snapshots.buffers import num_bytes
 from landscape.snapshots.contents import (
     Header,
@@ -37,11 +37,14 @@ from landscape.snapshots.directory import (
     read_outcome,
     read_run_info,
 )
-from landscape.snapshots.hdf5 import corrupt, open_hdf5
+from landscape.snapshots.hdf5 import check_regular, corrupt, damage_reported, open_hdf5
 from landscape.snapshots.image import Weights
 from landscape.snapshots.layout import num_parameters
 from landscape.snapshots.locate import resolve
 from landscape.snapshots.segment import Array, Index, join_indices
+
+# How files of torch (zip archives and pickles) and of numpy begin.
+_FOREIGN = (b"PK\x03\x04", b"\x80\x02", b"\x80\x04", b"\x93NUMPY")
 
 
 @dataclass(frozen=True)
@@ -169,7 +172,20 @@ def _open_directory(path: Path) -> Run:
                 thinned_from=info.thinned_from)  # fmt: skip
 
 
+def _check_kind(path: Path) -> None:
+    """Tell weights of other programs, by how they begin, from runs that are damaged; UnsupportedFormatError."""
+    check_regular(path)
+    with damage_reported(path, "beginning"), path.open("rb") as file:
+        head = file.read(16)
+    if head.startswith(_FOREIGN) or head[8:9] == b"{":
+        raise UnsupportedFormatError(
+            f"{path} holds weights of another program, not a run. Import it first: landscape snapshots import "
+            f"{path} --output RUN."
+        )
+
+
 def _open_file(path: Path) -> Run:
+    _check_kind(path)
     with open_hdf5(path) as file:
         header = read_header(file)
         description = read_description(file, header)

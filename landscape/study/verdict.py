@@ -19,7 +19,7 @@ def outcome(association: Association, alpha: float) -> str:
     ``unsettled`` is one without the other.
     """
     a = association
-    if math.isnan(a.p_within):
+    if math.isnan(a.p_within) or a.degrees_of_freedom < 1:
         return "not testable"
     significant = a.p_within <= alpha
     excludes_zero = significant if math.isnan(a.within_low) else interval_sign(a.within_low, a.within_high) != 0
@@ -63,7 +63,7 @@ _PRIMARY = {
     "opposite": f"Opposite sign: {_EQUAL}, those with a larger distance d_θ to the level {{level}} have a smaller "
     "median d_X ({numbers}; {sizes}). {range} This contradicts the claim that wide in θ means wide in X.",
     "not supported": f"Not supported: {_EQUAL}, no association of d_θ and median d_X at {{level}} was found; the "
-    "test does not reject and the interval includes 0 ({numbers}; {sizes}). This does not show that there is "
+    "test does not reject{interval} ({numbers}; {sizes}). This does not show that there is "
     "none: {power}, and smaller ones less often.",
     "unsettled": f"Unsettled: {_EQUAL}, the permutation test and the interval of d_θ and median d_X at {{level}} "
     "disagree ({numbers}; {sizes}). This counts as not supported; {power}.",
@@ -81,9 +81,10 @@ def _say_primary(c: Correlations) -> str:
         numbers=f"within-cell {rho(a.within_rho, a.within_low, a.within_high)}, permutation {p_value(a.p_within)}",
         sizes=f"{a.n} runs in {a.num_cells} cells" + (f", {a.dropped} without a distance" if a.dropped else ""),
         range=f"Leaving out any one cell, ρ stays between {c.leave_one_out[0]:.2f} and {c.leave_one_out[1]:.2f}.",
+        interval="" if math.isnan(a.within_low) else " and the interval includes 0",
         power=f"with {a.degrees_of_freedom} degrees of freedom this design finds |ρ| ≥ {number(detectable)} "
         "with about 80 % power",
-        reason=a.note or "no p-value",
+        reason=a.note or ("no p-value" if a.degrees_of_freedom > 0 else "too few runs share their settings"),
     )
     return said + (f" Caution: {a.note}." if a.note and kind != "not testable" else "")
 

@@ -17,6 +17,7 @@ from landscape.problem.input_objective import input_objective
 from landscape.problem.memory import MEMORY
 from landscape.problem.metrics import parameter_metric
 from landscape.problem.parameter_objective import ParameterObjective, parameter_objective
+from landscape.robustness.bounds import as_network
 from landscape.robustness.certified import CertifiedDistance, certified_distance
 from landscape.study.columns import LEVELS
 from landscape.study.cost import width_cost
@@ -86,6 +87,8 @@ def measure_widths(
     Raises:
         LandscapeError: If the settings make no sense, or φ cannot be used.
     """
+    if config.certified:
+        as_network(problem.model, problem.test.images[:1])  # what has no bounds is refused before all else
     theta = theta_objective(problem, config.theta_samples, config.seed, memory, balanced=config.balanced)
     tell(width_cost(theta, len(config.levels), config.x_samples, memory).text)
     tell("curvature over θ")
