@@ -20,7 +20,9 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from mutations import mutant
 from small_runs import run_driver
+from sound_files import TRUE, equal, image_of, read
 from watching import watching
 
 from landscape.errors import (
@@ -32,64 +34,8 @@ from landscape.errors import (
     UnsupportedFormatError,
 )
 from landscape.interchange import ImportOptions, import_run, reading
-from landscape.interchange.formats import read_file
 from landscape.interchange.frames import read_header, read_state, write_frame, write_state
 from landscape.interchange.state import State
-
-TRUE = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.linspace(-1, 1, 7), "c.d.bias": torch.ones(5)}
-
-
-def image_of(kind: str) -> bytes:
-    """A sound file of each format."""
-    buffer = io.BytesIO()
-    if kind == "pt":
-        torch.save({"state_dict": TRUE, "epoch": 3}, buffer)
-    elif kind == "pth":
-        torch.save(TRUE, buffer, _use_new_zipfile_serialization=False)
-    elif kind == "npz":
-        np.savez_compressed(buffer, **{name: value.numpy() for name, value in TRUE.items()})  # type: ignore[arg-type]
-    elif kind == "npy":
-        np.save(buffer, np.arange(12, dtype=np.float32).reshape(3, 4))
-    elif kind == "safetensors":
-        return safetensors.torch.save(TRUE, {"step": "4"})
-    else:
-        with h5py.File(buffer, "w", libver=("v110", "v110")) as file:
-            for name, value in TRUE.items():
-                path = name.replace(".", "/")
-                file.create_dataset(path, data=value.numpy(), chunks=tuple(value.shape), fletcher32=True)
-            file.attrs["epoch"] = 3
-    return buffer.getvalue()
-
-
-def read(path: Path) -> list[State]:
-    return list(read_file(path))
-
-
-def equal(states: list[State]) -> bool:
-    if len(states) != 1 or set(states[0].tensors) != set(TRUE):
-        return False
-    return all(torch.equal(states[0].tensors[name], value) for name, value in TRUE.items())
-
-
-def mutant(image: bytes, random: np.random.Generator) -> bytes:
-    """The file with some bits or bytes changed, cut off, or with two places swapped or copied."""
-    changed, way = bytearray(image), int(random.integers(5))
-    first, second = (int(place) for place in random.integers(len(image), size=2))
-    length = int(random.integers(1, 17))
-    if way == 0:
-        changed[first] ^= 1 << int(random.integers(8))
-    elif way == 1:
-        changed[first : first + length] = random.bytes(length)
-    elif way == 2:
-        del changed[first:]
-    elif way == 3:
-        changed[first : first + length], changed[second : second + length] = (
-            changed[second : second + length],
-            changed[first : first + length],
-        )
-    else:
-        changed[first:first] = changed[second : second + length]
-    return bytes(changed)
 
 
 class HangError(Exception):
@@ -115,14 +61,14 @@ def one_second() -> Iterator[Callable[[], None]]:
 
 def try_mutants(kind: str, count: int, folder: Path, restart: Callable[[], None]) -> tuple[int, int, int]:
     """How many mutants were refused, read the same, and read as something else."""
-    image, random = image_of(kind), np.random.default_rng(7)
+    image = image_of(kind)
     file = folder / f"x.{kind}"
     file.write_bytes(image)
     found = read(file)
     assert kind == "npy" or equal(found)
     refused = same = other = 0
-    for _ in range(count):
-        file.write_bytes(mutant(image, random))
+    for number in range(count):
+        file.write_bytes(mutant(image, number))
         restart()
         try:
             states = read(file)
@@ -145,14 +91,6 @@ CHECKED = ("pt", "npz", "h5")
 def test_mutants(tmp_path: Path, one_second: Callable[[], None], kind: str) -> None:
     refused, same, other = try_mutants(kind, 100, tmp_path, one_second)
     assert refused + same + other == 100 and refused > 30
-    assert kind not in CHECKED or other == 0
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["pt", "safetensors", "h5", "npz"])
-def test_ten_thousand_mutants(tmp_path: Path, one_second: Callable[[], None], kind: str) -> None:
-    refused, same, other = try_mutants(kind, 2500, tmp_path, one_second)
-    assert refused + same + other == 2500
     assert kind not in CHECKED or other == 0
 
 
