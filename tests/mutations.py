@@ -224,9 +224,10 @@ def _rows(ledger: Ledger) -> Found:
 
 def _arrays(ledger: Ledger, key: str) -> bytes | None:
     try:
-        return ledger.arrays(key)["d_x"].tobytes()
+        stored = ledger.arrays(key)
     except LedgerError:
         return None  # told, not silent
+    return stored["d_x"].tobytes() if stored else None
 
 
 def _check_found(found: Found) -> None:
