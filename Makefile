@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ENVIRONMENT := $(VENV)/.complete
 
 .DEFAULT_GOAL := help
-.PHONY: help reference demo test test-slow lint format types imports bench-theta bench-x bench-large bench-hessian bench-training bench-attacks bench-statistics bench-report bench-study bench-study-scale clean
+.PHONY: help reference demo test test-slow test-mutants lint format types imports bench-theta bench-x bench-large bench-hessian bench-training bench-attacks bench-statistics bench-report bench-study bench-study-scale clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ test: lint types imports  ## Linter, formatter, type checker, import contract an
 
 test-slow: $(ENVIRONMENT)  ## The tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+test-mutants: $(ENVIRONMENT)  ## Read 30,000 damaged files of every kind, and count what comes of them (ten minutes)
+	$(BIN)/python -m pytest -m slow tests/test_mutants.py
 
 lint: $(ENVIRONMENT)
 	$(BIN)/ruff check .

@@ -7,34 +7,18 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sound_files import ARRAYS, COUNT, KEYS, ROWS, SUBJECTS, fill, write_logged
 
 from landscape.errors import LedgerError
-from landscape.study.columns import FAILED, OK, Row
+from landscape.study.columns import FAILED
 from landscape.study.file_systems import on_network
-from landscape.study.ledger import Ledger, content_key
+from landscape.study.ledger import Ledger
 from landscape.study.ledger_damage import salvage, set_aside
-
-COUNT = 60
-SUBJECTS: list[dict[str, Any]] = [{"measurement": "row", "number": number} for number in range(COUNT)]
-KEYS = [content_key(subject) for subject in SUBJECTS]
-# Long enough that rows fill many pages.
-ROWS: list[Row] = [
-    {"status": OK, "nothing": "x" * 50, **{f"column{i}": number + i / 7 for i in range(60)}}
-    for number in range(COUNT)
-]
-ARRAYS = [{"d_x": np.arange(100.0) + number} for number in range(COUNT)]
-
-
-def fill(path: Path) -> None:
-    with Ledger(path) as ledger:
-        for key, subject, row, arrays in zip(KEYS, SUBJECTS, ROWS, ARRAYS, strict=True):
-            ledger.write(key, subject, row, 0.5, arrays)
 
 
 @pytest.fixture(scope="module")
@@ -47,14 +31,9 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def logged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A ledger whose writer was killed: its rows lie in the log beside it."""
-    place, copy = tmp_path_factory.mktemp("open") / "ledger.sqlite", tmp_path_factory.mktemp("killed")
-    with Ledger(place) as ledger:
-        for key, subject, row, arrays in zip(KEYS, SUBJECTS, ROWS, ARRAYS, strict=True):
-            ledger.write(key, subject, row, 0.5, arrays)
-        ledger.commit()
-        for file in place.parent.iterdir():
-            shutil.copy(file, copy / file.name)
-    return copy / "ledger.sqlite"
+    path = tmp_path_factory.mktemp("killed") / "ledger.sqlite"
+    write_logged(path)
+    return path
 
 
 def copied(source: Path, folder: Path) -> Path:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import pytest
+from mutations import mutant
+from sound_files import DESCRIPTION, P, contents, segment_at, segments, write_run
 from watching import watching
 
 from landscape.errors import (
@@ -23,8 +25,6 @@ from landscape.errors import (
     UnsupportedSchemaError,
 )
 from landscape.snapshots import (
-    ParameterSlot,
-    Role,
     RunDescription,
     RunWriter,
     Segment,
@@ -34,31 +34,11 @@ from landscape.snapshots import (
 )
 from landscape.snapshots.image import segment_image
 
-P = 40
-DESCRIPTION = RunDescription("net", {}, (ParameterSlot("w", (P,), 0, P),), {"seed": 0}, "ab" * 32)
-
-
-def segment_at(start: int) -> Segment:
-    count = np.arange(start, start + 2)
-    return Segment(
-        theta=np.random.default_rng(start).normal(size=(2, P)).astype(np.float32),
-        samples_seen=count * 100,
-        step=count,
-        epoch=count // 2,
-        role=np.array([Role.BEFORE, Role.AFTER]),
-        batch_loss=np.ones(2, np.float32),
-        metrics={"epoch": np.array([start // 2 + 1.0]), "loss": np.array([0.5])},
-        resume={"momentum": np.arange(P, dtype=np.float32), "count": np.array(3)},
-    )
-
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("damage") / "run"
-    with RunWriter(path, DESCRIPTION, {}) as writer:
-        for start in (0, 2, 4):
-            writer.append(segment_at(start))
-        writer.finish("completed")
+    write_run(path)
     return path
 
 
@@ -67,29 +47,9 @@ def run(original: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(original, tmp_path / "run"))
 
 
-def segments(path: Path) -> list[Path]:
-    return sorted((path / "segments").iterdir())
-
-
-def contents(path: Path) -> list[bytes]:
-    """Everything that a run shows, as bytes."""
-    run = open_run(path)
-    columns = (run.samples_seen, run.step, run.epoch, run.role, run.batch_loss, run.theta_sha256)
-    metrics = [name.encode() + values.tobytes() for name, values in sorted(run.metrics.items())]
-    rows = [run.read(row).tobytes() for row in range(len(run))]
-    return [run.description.to_json().encode(), *(column.tobytes() for column in columns), *metrics, *rows]
-
-
-def mutants(image: bytes, count: int) -> Iterator[bytes]:
-    random = np.random.default_rng(1)
-    for number in range(count):
-        changed = bytearray(image)
-        place = int(random.integers(len(image)))
-        if number % 10 == 0:
-            changed = changed[:place]
-        else:
-            changed[place] ^= 1 << int(random.integers(8))
-        yield bytes(changed)
+def mutants(image: bytes, count: int) -> list[bytes]:
+    """Those of the first ones that differ from the file."""
+    return [changed for number in range(count) if (changed := mutant(image, number)) != image]
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -97,8 +57,8 @@ def test_no_mutant_reads_as_something_else(original: Path, tmp_path: Path, packe
     file = pack_run(original, tmp_path / "run.h5") if packed else segments(original)[0]
     true, image, target = contents(file), file.read_bytes(), tmp_path / "mutant.h5"
     refused = 0
-    for mutant in mutants(image, 200 if packed else 500):
-        target.write_bytes(mutant)
+    for changed in mutants(image, 200 if packed else 500):
+        target.write_bytes(changed)
         try:
             assert contents(target) == true
         except SnapshotError as error:
@@ -112,8 +72,8 @@ def test_no_mutant_reads_as_something_else(original: Path, tmp_path: Path, packe
 def test_verify_finds_every_changed_bit(run: Path) -> None:
     file = segments(run)[1]
     image = file.read_bytes()
-    for mutant in mutants(image, 60):
-        file.write_bytes(mutant)
+    for changed in mutants(image, 60):
+        file.write_bytes(changed)
         found = verify_run(run)
         assert not found.ok and any(file.name in problem for problem in found.problems)
     file.write_bytes(image)

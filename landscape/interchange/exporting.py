@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from landscape.errors import ConfigurationError
+from landscape.interchange.digests import KEY, content_digest
+from landscape.interchange.hdf5_files import as_read
 from landscape.interchange.matrices import COLUMNS, MATRIX
 from landscape.interchange.safetensors_files import library
 from landscape.snapshots import Snapshot
@@ -74,7 +76,8 @@ def _safetensors(snapshot: Snapshot) -> bytes:
         "step": str(position.step),
         "epoch": str(position.epoch),
     }
-    return bytes(package.torch.save(_tensors(snapshot), facts))
+    tensors = _tensors(snapshot)
+    return bytes(package.torch.save(tensors, facts | {KEY: content_digest(tensors, facts)}))
 
 
 def _npy(snapshot: Snapshot) -> bytes:
@@ -99,11 +102,15 @@ def _npz(snapshot: Snapshot) -> bytes:
 
 
 def _hdf5(snapshot: Snapshot) -> bytes:
-    buffer = io.BytesIO()
+    """A dataset a tensor; beside the checksums of HDF5, which zeros pass and scalars lack, a digest of all."""
+    tensors, buffer = _tensors(snapshot), io.BytesIO()
+    position = {"step": snapshot.position.step, "epoch": snapshot.position.epoch}
+    digest = content_digest(as_read(tensors), {name: str(number) for name, number in position.items()})
     with h5py.File(buffer, "w", libver=LIBVER) as file:
-        for name, number in (("step", snapshot.position.step), ("epoch", snapshot.position.epoch)):
+        file.attrs.create(KEY, np.bytes_(digest.encode()))
+        for name, number in position.items():
             file.attrs.create(name, number, dtype="<i8")
-        for name, tensor in _tensors(snapshot).items():
+        for name, tensor in tensors.items():
             values = tensor.numpy()
             checked = {"chunks": values.shape, "fletcher32": True} if values.size and values.ndim else {}
             file.create_dataset(name, data=values, **checked)

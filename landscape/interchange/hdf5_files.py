@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import h5py
 import numpy.typing as npt
 import torch
 
 from landscape.errors import SnapshotError, UnsupportedFormatError
+from landscape.interchange.digests import KEY, check_digest
 from landscape.interchange.state import State, check_names, check_tensors, positions_in
 from landscape.snapshots.hdf5 import open_hdf5, read_attribute
 from landscape.snapshots.walk import read_all
 
 Arrays = dict[str, npt.NDArray[Any]]
+T = TypeVar("T")
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _KERAS_ATTRIBUTES = ("layer_names", "keras_version", "backend")
@@ -26,18 +28,28 @@ _KERAS_NAME = re.compile(r"(^|/)(vars/\d+|(kernel|bias|gamma|beta):0)$")
 def read_hdf5(path: Path, size: int, mapped: Sequence[str] = ()) -> State:
     """All datasets by name, ``/`` written as ``.``; of a Keras file the ``mapped`` ones, by their paths.
 
-    Raises UnsafeFileError or CorruptSnapshotError; UnsupportedFormatError for Keras files that are not mapped.
+    Raises UnsafeFileError or CorruptSnapshotError, also for other contents than those of the digest that exported
+    files have; UnsupportedFormatError for Keras files that are not mapped.
     """
     with open_hdf5(path) as file:
         arrays = read_all(file)
         position = positions_in({name: _number(file, name) for name in ("step", "epoch")})
+        digest = str(read_attribute(file, KEY)) if h5py.h5a.exists(file.id, KEY.encode()) else None
         keras = any(h5py.h5a.exists(file.id, name.encode()) for name in _KERAS_ATTRIBUTES)
     if keras or any(_KERAS_NAME.search(name) for name in arrays):
         return _keras(path, size, arrays, mapped, position)
-    names = {name: name.replace("/", ".") for name in arrays}
-    if len(set(names.values())) != len(names):
+    named = as_read(arrays)
+    if len(named) != len(arrays):
         raise UnsupportedFormatError(f"{path}: two datasets have the same name but for '/' and '.'. Rename one.")
-    return _state(path, size, {names[name]: array for name, array in arrays.items()}, position)
+    state = _state(path, size, named, position)
+    if digest is not None:
+        check_digest(path, digest, state.tensors, {name: str(number) for name, number in position.items()})
+    return state
+
+
+def as_read(named: Mapping[str, T]) -> dict[str, T]:
+    """Names of datasets as names of parameters."""
+    return {name.replace("/", "."): value for name, value in named.items()}
 
 
 def _keras(path: Path, size: int, arrays: Arrays, mapped: Sequence[str], position: dict[str, int]) -> State:

@@ -18,7 +18,7 @@ from landscape.interchange.formats import checked_size, detect
 from landscape.interchange.matrices import read_arrays
 from landscape.interchange.safetensors_files import metadata_of, read_safetensors
 from landscape.interchange.state import check_names, check_tensors
-from landscape.interchange.torch_files import load_torch
+from landscape.interchange.torch_files import check_storages, load_torch
 from landscape.snapshots import Run, open_run
 from landscape.snapshots.hdf5 import checked_dataset, damage_reported, open_hdf5, read_attribute
 from landscape.snapshots.image import PACKED_FORMAT, SEGMENT_FORMAT
@@ -126,6 +126,7 @@ def _torch(path: Path, size: int) -> Inspection:
     tensors = {name: value for name, value in found if isinstance(value, Tensor)}
     check_names(path, tensors)
     check_tensors(path, tensors, size)
+    check_storages(path, tensors)
     return Inspection("torch checkpoint", _tensors(tensors.items()), _facts(dict(found)))
 
 

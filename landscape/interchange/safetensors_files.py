@@ -10,9 +10,11 @@ from typing import Any
 from torch import Tensor
 
 from landscape.errors import ConfigurationError, CorruptSnapshotError, LandscapeError
+from landscape.interchange.digests import KEY, check_digest
 from landscape.interchange.state import State, check_names, check_tensors, positions_in
 
 _LARGEST_HEADER = 100_000_000
+_LONGEST_TEXT = 200
 
 
 def library() -> ModuleType:
@@ -35,10 +37,11 @@ def looks_like_safetensors(head: bytes, size: int) -> bool:
 def read_safetensors(path: Path, size: int) -> State:
     """All tensors of a safetensors file of ``size`` bytes; step and epoch from its metadata.
 
-    Raises CorruptSnapshotError for headers whose offsets, shapes and types do not fit each other and the file.
+    Raises CorruptSnapshotError for headers whose offsets, shapes and types do not fit each other and the file, and
+    for other contents than those of the digest that exported files have.
     """
     package = library()
-    metadata = metadata_of(path, size)
+    metadata = _metadata(path, size)
     try:
         with package.safe_open(path, framework="pt") as file:
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -46,6 +49,8 @@ def read_safetensors(path: Path, size: int) -> State:
         raise CorruptSnapshotError(f"{path} cannot be read: {error}. Restore it from a copy.") from error
     check_names(path, tensors)
     check_tensors(path, tensors, size)
+    if KEY in metadata:
+        check_digest(path, metadata.pop(KEY), tensors, metadata)
     numbers = {
         name: int(text) for name, text in metadata.items() if len(text) < 20 and text.isascii() and text.isdigit()
     }
@@ -54,6 +59,10 @@ def read_safetensors(path: Path, size: int) -> State:
 
 def metadata_of(path: Path, size: int) -> dict[str, str]:
     """The short strings under ``__metadata__``; CorruptSnapshotError for headers that name something twice."""
+    return {name: value for name, value in _metadata(path, size).items() if len(value) <= _LONGEST_TEXT}
+
+
+def _metadata(path: Path, size: int) -> dict[str, str]:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if not 2 <= length <= min(size - 8, _LARGEST_HEADER):
@@ -69,7 +78,7 @@ def metadata_of(path: Path, size: int) -> dict[str, str]:
         raise CorruptSnapshotError(f"{path}: its header is no JSON: {error}. Restore it from a copy.") from error
     metadata = header.get("__metadata__", {}) if isinstance(header, dict) else {}
     entries = metadata.items() if isinstance(metadata, dict) else ()
-    return {name: value for name, value in entries if isinstance(value, str) and len(value) <= 200}
+    return {name: value for name, value in entries if isinstance(value, str)}
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

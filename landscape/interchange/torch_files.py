@@ -41,7 +41,23 @@ def read_torch(path: Path, size: int, key: str | None = None) -> State:
     state = _state_of(path, load_torch(path, size), key)
     check_names(path, state.tensors)
     check_tensors(path, state.tensors, size)
+    check_storages(path, state.tensors)
     return state
+
+
+def check_storages(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Raise UnsafeFileError for tensors on more bytes than a record of the archive has.
+
+    torch maps the file into memory and takes the length from the pickle: what lies behind would be weights.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        lengths = {entry.file_size for entry in archive.infolist()}
+    for name, tensor in tensors.items():
+        length = tensor.untyped_storage().nbytes()
+        if length not in lengths:
+            raise UnsafeFileError(f"{path}: {name!r} lies in {length} bytes, which no record of it has. {_RESAVE}")
 
 
 def load_torch(path: Path, size: int) -> Any:

@@ -21,6 +21,7 @@ from landscape.errors import (
     SnapshotError,
     UnsafeFileError,
 )
+from landscape.snapshots.plugins import plugins_off
 
 _COMPRESSORS = frozenset({h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_LZF})
 _FILTERS = _COMPRESSORS | {h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
@@ -69,14 +70,15 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
     check_regular(path)
     if not os.access(path, os.R_OK):
         raise SnapshotError(f"{path} may not be read by this user. Change its permissions.")
-    with damage_reported(path, "the HDF5 file"):
-        # Sealed files never change, so a lock would only fail on file systems that have none.
-        file = h5py.File(path, "r", driver="sec2", locking=False)
-    try:
-        yield file
-    finally:
+    with plugins_off():
         with damage_reported(path, "the HDF5 file"):
-            file.close()
+            # Sealed files never change, so a lock would only fail on file systems that have none.
+            file = h5py.File(path, "r", driver="sec2", locking=False)
+        try:
+            yield file
+        finally:
+            with damage_reported(path, "the HDF5 file"):
+                file.close()
 
 
 def _unsafe(file: h5py.File, name: str, problem: str) -> UnsafeFileError:

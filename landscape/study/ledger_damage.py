@@ -6,11 +6,13 @@ import contextlib
 import hashlib
 import os
 import sqlite3
+import stat
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from landscape.errors import LedgerError
 from landscape.study.record import Record
 
 try:
@@ -20,6 +22,8 @@ except ImportError:  # pragma: no cover  (not on Windows)
 
 FIELDS = "key, status, subject, measured, provenance, seconds, npz_sha256, digest"
 _SUFFIXES = ("-wal", "-shm", "-journal")
+# What SQLite puts behind the name of another file at the end of a journal.
+_END_OF_NAME = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7"
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,42 @@ def is_damage(error: sqlite3.Error) -> bool:
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     text = isinstance(error, sqlite3.OperationalError) and "decode to UTF-8" in str(error)
     return text or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def refuse_reach(path: Path) -> None:
+    """Raise LedgerError for a database or journal that is a link or a pipe, or a journal that names other files.
+
+    SQLite would take such a journal for the end of a transaction over several files, and delete what it names.
+    """
+    for suffix in ("", *_SUFFIXES):
+        file = Path(f"{path}{suffix}")
+        with contextlib.suppress(FileNotFoundError):  # another process may end its transaction meanwhile
+            if not stat.S_ISREG(os.lstat(file).st_mode):
+                raise LedgerError(f"{file} is no plain file, as a ledger is made of: name another with --ledger.")
+    journal = Path(f"{path}-journal")
+    if _end_of(journal, len(_END_OF_NAME)) == _END_OF_NAME:
+        raise LedgerError(
+            f"{journal} names another file, which no ledger's does: it is made to have that deleted. Remove it, "
+            f"and name another ledger with --ledger if {path} is not yours."
+        )
+
+
+def _end_of(path: Path, length: int) -> bytes:
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - length))
+        return file.read(length)
+    return b""
+
+
+def refuse_programs(path: Path, database: sqlite3.Connection) -> None:
+    """Raise LedgerError for views, triggers and virtual tables, which may run for ever; sqlite3.Error."""
+    database.execute("PRAGMA trusted_schema=OFF")
+    found = database.execute("SELECT name FROM sqlite_master WHERE coalesce(rootpage, 0) < 1").fetchone()
+    if found:
+        raise LedgerError(
+            f"the ledger {path} holds {found[0]!a}, which is no table: landscape makes no views, triggers or "
+            f"virtual tables. Somebody else has made or changed it; name another with --ledger."
+        )
 
 
 def find_damage(database: sqlite3.Connection) -> str | None:
@@ -106,7 +146,8 @@ def salvage(path: Path) -> Iterator[tuple[Record, bytes | None]]:
     """
     seen: set[str] = set()
     for direction in ("ASC", "DESC"):
-        with contextlib.suppress(sqlite3.Error), closing(_open_damaged(path)) as database:
+        with contextlib.suppress(sqlite3.Error, LedgerError), closing(_open_damaged(path)) as database:
+            refuse_programs(path, database)
             rows = database.execute(f"SELECT {FIELDS} FROM measurements ORDER BY key {direction}")
             for fields in rows:
                 record = _record(fields)

@@ -10,7 +10,17 @@ from pathlib import Path
 
 from landscape.errors import LedgerError
 from landscape.study.file_systems import on_network
-from landscape.study.ledger_damage import FIELDS, Recovery, find_damage, is_damage, only_one, salvage, set_aside
+from landscape.study.ledger_damage import (
+    FIELDS,
+    Recovery,
+    find_damage,
+    is_damage,
+    only_one,
+    refuse_programs,
+    refuse_reach,
+    salvage,
+    set_aside,
+)
 from landscape.study.record import Record, decode, sealed
 
 SCHEMA = 3
@@ -60,6 +70,7 @@ def open_to_write(path: Path) -> tuple[sqlite3.Connection, Recovery | None]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        refuse_reach(path)
         try:
             return _open_sound(path), None
         except _DamagedError as error:
@@ -77,6 +88,7 @@ def open_to_read(path: Path) -> sqlite3.Connection:
         LedgerError: If the file cannot be used, is not a ledger of this schema, or is damaged.
     """
     try:
+        refuse_reach(path)
         if not path.exists():
             database = sqlite3.connect(":memory:")
             _create(database)
@@ -162,6 +174,7 @@ def _check_identity(path: Path, database: sqlite3.Connection) -> int:
             f"the ledger {path} has schema {version}, this version knows {SCHEMA}; update "
             f"landscape-torch, or name another ledger with --ledger."
         )
+    refuse_programs(path, database)
     return int(version)
 
 

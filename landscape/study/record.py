@@ -88,7 +88,7 @@ def _exact(value: Any) -> Any:
 
 def kind_of(subject: str) -> str:
     """What measurements of equal cost have in common: their subject but for weights and data."""
-    content = json.loads(subject)
+    content = _parsed(subject)
     return json.dumps({k: v for k, v in content.items() if not k.endswith("sha256")}, sort_keys=True)
 
 
@@ -100,7 +100,14 @@ def encode(row: Row) -> str:
 
 def decode(text: str) -> Row:
     """The row of `encode`, null as NaN; ValueError or AttributeError if it is none."""
-    return {k: math.nan if v is None else v for k, v in json.loads(text).items()}
+    return {k: math.nan if v is None else v for k, v in _parsed(text).items()}
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("its text is nested too deeply") from error
 
 
 def pack(arrays: Mapping[str, NDArray[Any]]) -> bytes:
