@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from landscape.errors import ConfigurationError, CorruptSnapshotError, RunConflictError
+from landscape.interchange.inspecting import describe
 from landscape.interchange.surfaces import computed, read_surface
 from landscape.problem.models import build_model, initialise
 from landscape.problem.plane_directions import random_directions
@@ -109,6 +110,19 @@ def test_the_file_is_what_its_own_layout_says(written: SurfaceFiles, problem: Pr
         assert loss[i, j] == pytest.approx(nn.functional.cross_entropy(logits, data.labels).item(), rel=1e-4)
         right = (logits.argmax(1) == data.labels).double().mean().item()
         assert accuracy[i, j] == pytest.approx(100 * right, abs=0.6)  # one sample may fall to the other side
+
+
+def test_inspect_tells_what_the_files_hold(written: SurfaceFiles) -> None:
+    surface = describe(written.surface).entries
+    assert [entry.name for entry in surface] == [
+        "dir_file",
+        "train_acc",
+        "train_loss",
+        "xcoordinates",
+        "ycoordinates",
+    ]
+    assert [entry.dtype for entry in surface] == ["text", *["float64"] * 4]
+    assert len(describe(written.directions).entries) == 16
 
 
 def test_going_on_gives_the_same_file(tmp_path: Path, written: SurfaceFiles, problem: Problem) -> None:

@@ -23,7 +23,7 @@ SMALL = {
     "--dataset images.npz": "--dataset images.npz --model small_net:make",
     "--samples 256 --x-samples 16 --level 2 --level 3": "--samples 40 --x-samples 2 --level 3",
     "--samples 256": "--samples 40",
-    "--eps 0.03 --samples 50": "--eps 0.03 --samples 8",
+    "--eps 0.03 --samples 10": "--eps 0.03 --samples 8",
     "--level 2 --test-level 2 --theta-samples 128 --x-samples 8": "--level 3 --test-level 3 --theta-samples 30 "
     "--x-samples 2",
     "--attack-samples 200 --ladder-samples 50": "--attack-samples 30 --ladder-samples 4",

@@ -116,9 +116,10 @@ def _native(file: h5py.File) -> str | None:
 def _datasets(file: h5py.File) -> Iterator[Entry]:
     total = 0
     for name in dataset_names(file):
-        dataset, total = checked_dataset(file, name, total)
+        dataset, total = checked_dataset(file, name, total, text=True)
         with damage_reported(file.filename, f"/{name}"):
-            yield Entry(name, dataset.shape, str(dataset.dtype), dataset.nbytes)
+            kind = "text" if dataset.dtype.kind == "S" else str(dataset.dtype)
+            yield Entry(name, dataset.shape, kind, dataset.nbytes)
 
 
 def _torch(path: Path, size: int) -> Inspection:

@@ -136,14 +136,15 @@ def _check_filters(file: h5py.File, name: str, plist: Any) -> bool:
     return bool(filters & _COMPRESSORS)
 
 
-def _check_storage(file: h5py.File, name: str, dataset: Any) -> bool:
+def _check_storage(file: h5py.File, name: str, dataset: Any, text: bool) -> bool:
     plist = dataset.get_create_plist()
     if plist.get_layout() == h5py.h5d.VIRTUAL:
         raise _unsafe(file, name, "is a virtual dataset, whose contents lie in other files")
     if plist.get_external_count():
         raise _unsafe(file, name, "keeps its contents in another file (external storage)")
     kind = dataset.get_type()
-    if kind.get_class() not in (h5py.h5t.INTEGER, h5py.h5t.FLOAT) or kind.committed():
+    fixed_text = text and kind.get_class() == h5py.h5t.STRING and not kind.is_variable_str()
+    if not (fixed_text or kind.get_class() in (h5py.h5t.INTEGER, h5py.h5t.FLOAT)) or kind.committed():
         raise _unsafe(file, name, "does not hold plain numbers")
     return _check_filters(file, name, plist)
 
@@ -159,15 +160,18 @@ def _check_size(file: h5py.File, name: str, dataset: Any, compressed: bool, alre
     return int(declared)
 
 
-def checked_dataset(file: h5py.File, name: str, already: int = 0) -> tuple[h5py.Dataset, int]:
-    """Dataset ``name``, fit to be read, and its bytes plus ``already``; UnsafeFileError, CorruptSnapshotError."""
+def checked_dataset(file: h5py.File, name: str, already: int = 0, text: bool = False) -> tuple[h5py.Dataset, int]:
+    """Dataset ``name``, fit to be read, and its bytes plus ``already``; UnsafeFileError, CorruptSnapshotError.
+
+    It holds plain numbers, or with ``text`` perhaps text of fixed length.
+    """
     with damage_reported(file.filename, f"/{name}"):
         found = _find(file, name)
         if not isinstance(found, h5py.h5d.DatasetID):
             raise corrupt(file, f"/{name}", "is not a dataset")
         if found.shape is None:
             raise corrupt(file, f"/{name}", "has no shape")
-        compressed = _check_storage(file, name, found)
+        compressed = _check_storage(file, name, found, text)
         return h5py.Dataset(found), _check_size(file, name, found, compressed, already)
 
 
