@@ -41,6 +41,7 @@ class Task:
     config: MeasureConfig
     device: str
     given: Given = NOTHING
+    place: str = ""  # of the run, also for workers that were started in another folder
 
     @cached_property
     def key(self) -> str:
@@ -159,7 +160,7 @@ def _measure_timed(task: Task, opened: list[Run], traces: Traces) -> tuple[Measu
     begin = time.perf_counter()
     try:
         if not opened:
-            opened.append(open_run(str(task.identity["path"])))
+            opened.append(open_run(task.place))
         snapshot = snapshot_of(opened[0], task.index)
         measured = measure_samples(snapshot, task.config, task.device, task.given, traces)
     except Exception as error:  # whatever ends one snapshot must not end its neighbours
@@ -255,4 +256,5 @@ def _task(run: Run, at: str, request: _Request) -> Task:
     subject |= data_subject(run.description, request.given)
     if "normalisation" in settings:
         subject["normalisation"] = settings["normalisation"]
-    return Task(identity, subject, index, request.config, request.device, request.given)
+    place = str(run.path.absolute())
+    return Task(identity, subject, index, request.config, request.device, request.given, place)
