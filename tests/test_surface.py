@@ -198,6 +198,14 @@ def test_figures_of_what_is_not_finite(tmp_path: Path) -> None:
         assert file.stat().st_size > 1000
 
 
+INTERRUPTIBLE = """
+import signal
+from landscape_cli.main import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # else ignored in jobs of the background
+main()
+"""
+
+
 def console(*arguments: str) -> list[str]:
     return [str(Path(sys.executable).with_name("landscape")), *arguments]
 
@@ -205,7 +213,8 @@ def console(*arguments: str) -> list[str]:
 def test_the_command_is_killed_and_goes_on(tmp_path: Path) -> None:
     """Ctrl-C leaves what was computed; the same command computes the rest and draws."""
     target = tmp_path / "s.h5"
-    command = console("surface", "--snapshot", RUN, "--samples", "2000", "--output", str(target), "--x=-1:1:40")
+    arguments = ("surface", "--snapshot", RUN, "--samples", "2000", "--output", str(target), "--x=-1:1:40")
+    command = [sys.executable, "-c", INTERRUPTIBLE, *arguments]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 60
         while not target.exists() and time.monotonic() < deadline:
