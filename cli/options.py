@@ -218,7 +218,8 @@ def parse_object(text: str, option: str, example: dict[str, Any]) -> dict[str, A
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise click.BadParameter(f"{text[:80]!r} is not JSON: {error}.", param_hint=option) from error
+        shown = f"{text[:80]!r} is not JSON such as {json.dumps(example)}: {error}."
+        raise click.BadParameter(shown, param_hint=option) from error
     if not isinstance(value, dict):
         raise click.BadParameter(f"{text!r} is not an object such as {json.dumps(example)}.", param_hint=option)
     return value

@@ -122,13 +122,14 @@ def _given(settings: dict[str, Any]) -> Given:
 def collect_rows(runs: Sequence[str], settings: dict[str, Any]) -> list[Row]:
     """The rows of all runs, in the order of their paths: from the ledger, or measured now."""
     from landscape.problem.device import resolve_device
-    from landscape.study.survey import execute, make_plan
+    from landscape.study.survey import check_given, execute, make_plan
 
     config, device = config_of(settings), str(resolve_device(settings["device"]))
     engines.check(settings)
     find_or_fail(runs)
     with open_ledger(settings["ledger"] or default_ledger(runs[0])) as ledger:
         plan = make_plan(runs, settings["select"], config, ledger, device, _given(settings))
+        check_given(plan)
         rows = [*plan.known, *plan.unreadable]
         note(f"{len(plan.known)} snapshots known, {len(plan.tasks)} to measure ({ledger.path})")
         if others := sum("test_sha256" in task.subject for task in plan.tasks):

@@ -123,6 +123,16 @@ def test_rows_know_their_data(trained: Path, tmp_path: Path) -> None:
     assert "name that data by --dataset" in str(measured.row["error"])
 
 
+@pytest.mark.parametrize("command", ["measure", "correlate", "report"])
+def test_a_study_that_lacks_a_name_is_refused_once(trained: Path, tmp_path: Path, command: str) -> None:
+    """Not once for each of its snapshots."""
+    target = () if command == "measure" else ("--output", tmp_path / "out.html")
+    result = run(command, trained / "runs", *target, "--ledger", tmp_path / "l.sqlite", code=1)
+    assert result.stderr.strip().endswith("which is not built in; name that data by --dataset.")
+    assert "failed" not in result.stderr and not list(tmp_path.glob("out.html/*"))
+    assert not (tmp_path / "out.html").is_file()
+
+
 def test_from_python(trained: Path) -> None:
     snapshot = load_snapshot(trained / "runs/a")
     with pytest.raises(DatasetError, match="not built in"):

@@ -133,6 +133,7 @@ def _choose(
     if len(found) != 1:
         have = ", ".join(str(name)[:80] for name in list(value)[:20]) or "nothing"
         problem = f"holds weights under {', '.join(found)}" if found else "holds no state dict"
+        problem = "is an optimizer's state, not weights" if {"state", "param_groups"} <= value.keys() else problem
         raise UnsupportedFormatError(f"{path} {problem}; it has {have}. Name the entry with --key.")
     return found[0], value[found[0]], [f"took the weights under {found[0]!r}", *_left_out(value, found[0])]
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from landscape.engine import MakeExecutor, Outcome, run_tasks
-from landscape.errors import CorruptSnapshotError, LandscapeError, SnapshotError
+from landscape.errors import CorruptSnapshotError, DatasetError, LandscapeError, ModelError, SnapshotError
 from landscape.problem.datasets import DATASETS, load_dataset
+from landscape.problem.own_data import is_own
 from landscape.snapshots import Run, check_selection, find_runs, open_run, positions, select_index, snapshot_of
 from landscape.study.columns import FAILED, OK, PLAIN, Row
 from landscape.study.given import NOTHING, Given
@@ -93,6 +94,29 @@ def make_plan(
     known = tuple(task.identity | rows[task.key] for task in tasks if task.key in rows)
     missing = tuple(task for task in tasks if task.key not in rows)
     return Plan(known, tuple(unreadable), missing, _expected_seconds(missing, ledger))
+
+
+def check_given(plan: Plan) -> None:
+    """Refuse a study of which nothing is known and every snapshot would fail for want of the same name.
+
+    Raises:
+        ModelError: If all networks need code that is not permitted.
+        DatasetError: If all data are of the user's own, and none is given.
+    """
+    if plan.known or not plan.tasks:
+        return
+    given = plan.tasks[0].given
+    models, datasets = ({str(task.subject[name]) for task in plan.tasks} for name in ("model", "dataset"))
+    if all(":" in name and name != given.model for name in models):
+        raise ModelError(
+            f"the snapshots' networks are made by the code {', '.join(sorted(models))}. Code is loaded for the "
+            f"caller only: if you trust it, say --model {min(models)}."
+        )
+    if given.dataset is None and all(name == "None" or is_own(name) for name in datasets):
+        raise DatasetError(
+            f"the snapshots were trained on {', '.join(sorted(datasets))[:200]}, which is not built in; name that "
+            "data by --dataset."
+        )
 
 
 def check_parts(plan: Plan) -> None:
