@@ -59,7 +59,7 @@ def order_of(names: Sequence[str], positions: Sequence[dict[str, int]], given: b
     else:
         _check_one_run(names)
         kind, numbers = _numbers(names, positions)
-    found = Order(kind, tuple(map(_place, [kind] * len(names), numbers, positions)))
+    found = Order(kind, tuple(_place(kind, n, said) for n, said in zip(numbers, positions, strict=True)))
     _check_distinct(names, found)
     return _filled(names, found)
 
@@ -72,7 +72,7 @@ def _check_one_run(names: Sequence[str]) -> None:
             if value != values[0]:
                 raise UnsupportedFormatError(
                     f"{names[0]} and {other} differ in {word!r}, as files of several runs do. Import each run by "
-                    f"itself; if they are one run, give the files in their order with --order given."
+                    "itself; if they are one run, give the files in their order with --order given."
                 )
 
 
