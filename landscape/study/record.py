@@ -7,6 +7,7 @@ import io
 import json
 import math
 from collections.abc import Mapping
+from sys import intern
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -100,7 +101,8 @@ def encode(row: Row) -> str:
 
 def decode(text: str) -> Row:
     """The row of `encode`, null as NaN; ValueError or AttributeError if it is none."""
-    return {k: math.nan if v is None else v for k, v in _parsed(text).items()}
+    # A name is in memory once, not once a row: thousands of rows have the same names.
+    return {intern(k): math.nan if v is None else v for k, v in _parsed(text).items()}
 
 
 def _parsed(text: str) -> Any:

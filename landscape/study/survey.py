@@ -86,7 +86,7 @@ def make_plan(
         DatasetError: If the dataset that is given cannot be had.
     """
     check_selection(select)
-    request = _Request(select, config, device, given.located())
+    request = _Request(select, config, device, given.located(), config.as_settings())
     found = [entry for path in find_runs(paths) for entry in _tasks_of(path, request)]
     tasks = [entry for entry in found if isinstance(entry, Task)]
     unreadable = [entry for entry in found if not isinstance(entry, Task)]
@@ -229,6 +229,7 @@ class _Request:
     config: MeasureConfig
     device: str
     given: Given
+    settings: dict[str, object]  # the same for all
 
 
 def _tasks_of(path: Path, request: _Request) -> Iterator[Task | Row]:
@@ -272,7 +273,7 @@ def _task(run: Run, at: str, request: _Request) -> Task:
     subject = {
         "measurement": "row",
         "version": VERSION,
-        "config": request.config.as_settings(),
+        "config": request.settings,
         "theta_sha256": run.digest(index),
         "model": run.description.model,
         "model_args": run.description.model_args,
