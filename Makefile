@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ENVIRONMENT := $(VENV)/.complete
 
 .DEFAULT_GOAL := help
-.PHONY: help reference demo test test-slow test-mutants lint format types imports bench-theta bench-x bench-large bench-hessian bench-training bench-attacks bench-statistics bench-report bench-study bench-study-scale clean
+.PHONY: help reference demo test test-thorough test-slow test-mutants lint format types imports bench-theta bench-x bench-large bench-hessian bench-training bench-attacks bench-statistics bench-report bench-study bench-study-scale clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ demo: $(ENVIRONMENT)  ## Answer the question on the stored runs: five figures, a
 
 test: lint types imports  ## Linter, formatter, type checker, import contract and all quick tests
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope
+
+test-thorough: $(ENVIRONMENT)  ## The tests that take ten seconds or more (ten minutes)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope -m 'thorough and not slow'
 
 test-slow: $(ENVIRONMENT)  ## The tests that take minutes
 	$(BIN)/python -m pytest -m slow

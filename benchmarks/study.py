@@ -122,11 +122,17 @@ def their_settings(problem: Problem, found: dict[str, Tensor]) -> dict[str, Any]
     tolerances = (tol for tol in TOLERANCES if are_eigenpairs(problem.model, train, CONFIG.eigen_tol, tol))
     settings["tolerance"] = next(tolerances, TOLERANCES[-1])
     for part in ("d_theta", "d_x"):
+        tried = []
         for steps in STEPS:
-            ratio = mean_ratio(their_distances(problem, part, steps), found[part])
+            begin = time.perf_counter()
+            distances = their_distances(problem, part, steps)
+            seconds = time.perf_counter() - begin
+            ratio = mean_ratio(distances, found[part])
+            tried.append({"steps": steps, "longer": ratio - 1, "seconds": seconds})
             settings[part] = {"steps": steps, "longer": ratio - 1}
             if ratio <= LONGER:
                 break
+        settings[f"{part} tried"] = tried
     print(f"settings: {settings}", file=sys.stderr, flush=True)
     return settings
 
@@ -215,7 +221,12 @@ def print_rows(rows: list[dict[str, Any]]) -> None:
         print(f"| {part} | {sides} | {theirs / ours:.1f} |")
     for row in rows:
         ratio = row["seconds"]["theirs row"] / row["seconds"]["ours row"]
-        print(f"{row['run']}: {ratio:.1f} times cheaper; pass {1000 * row['pass']:.1f} ms; {row['settings']}")
+        settings = {name: value for name, value in row["settings"].items() if not name.endswith("tried")}
+        print(f"{row['run']}: {ratio:.1f} times cheaper; pass {1000 * row['pass']:.1f} ms; {settings}")
+        for part in ("d_theta", "d_x"):
+            for other in row["settings"][f"{part} tried"]:
+                passes = other["seconds"] / row["pass"]
+                print(f"  {part}, DDN with {other['steps']} steps: {passes:.0f} passes, {other['longer']:+.1%}")
 
 
 def print_scaling(seconds: dict[int, float], count: int) -> None:

@@ -6,6 +6,8 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,12 @@ def fast_disk() -> Iterator[Path]:
     place = Path(tempfile.mkdtemp(dir=memory if memory.is_dir() else None))
     yield place
     shutil.rmtree(place)
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Studies are measured by a thread: to start a process takes longer than a small row, and has own tests."""
+    monkeypatch.setattr("landscape.engine.local_executor", lambda *_, **__: partial(ThreadPoolExecutor, 1))
 
 
 @pytest.fixture

@@ -127,6 +127,7 @@ def test_what_the_ledger_holds_is_not_attacked_again(
         assert torch.equal(getattr(first, name), getattr(again, name)), name
 
 
+@pytest.mark.thorough
 def test_an_interrupted_ladder_goes_on(tmp_path: Path) -> None:
     """Killed for real after its first rungs, it attacks only with the others, and ends in the same decisions."""
     what = ("--ladder", "--eps", "0.1", "--samples", "30", "--json")

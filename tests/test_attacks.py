@@ -320,6 +320,7 @@ def test_pgd_falls_where_torchattacks_does(model: nn.Sequential, data: tuple[Ten
 
 
 @pytest.mark.parametrize("norm", [2.0, math.inf])
+@pytest.mark.thorough
 def test_pgd_falls_where_foolbox_does(model: nn.Sequential, data: tuple[Tensor, Tensor], norm: float) -> None:
     foolbox = pytest.importorskip("foolbox")
     (x, y), steps, eps = data, 6, EPS[norm]
@@ -396,6 +397,7 @@ def test_fgsm_falls_where_that_of_foolbox_and_art_does(model: nn.Sequential, dat
 
 
 @pytest.mark.parametrize("norm", [2.0, math.inf])
+@pytest.mark.thorough
 def test_no_weaker_than_torchattacks(model: nn.Sequential, data: tuple[Tensor, Tensor], norm: float) -> None:
     """Where the random numbers differ, so may single samples; the numbers of samples must not."""
     library, (x, y) = torchattacks(), (data[0][:300], data[1][:300])
@@ -433,6 +435,7 @@ def test_fab_is_that_of_torchattacks(model: nn.Sequential, some: tuple[Tensor, T
         assert (ours.fell == theirs).sum() >= 59
 
 
+@pytest.mark.thorough
 def test_carlini_wagner_finds_nearer_images_than_torchattacks(
     model: nn.Sequential, some: tuple[Tensor, Tensor]
 ) -> None:

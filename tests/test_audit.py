@@ -134,6 +134,7 @@ def test_both_at_once_is_gradient_masking(saturated: nn.Module, data: tuple[Tens
 
 
 @pytest.mark.parametrize("norm", [2.0, math.inf])
+@pytest.mark.thorough
 def test_a_plain_network_is_sound(model: nn.Sequential, data: tuple[Tensor, Tensor], norm: float) -> None:
     """Though it has no robustness at all."""
     audit = masking_audit(model, *data, {2.0: 2.0, math.inf: 0.2}[norm], norm)
@@ -142,6 +143,7 @@ def test_a_plain_network_is_sound(model: nn.Sequential, data: tuple[Tensor, Tens
     assert len(audit.verdict.reasons) > 3
 
 
+@pytest.mark.thorough
 def test_an_adversarially_trained_network_is_sound_and_robust(
     defended: nn.Module, data: tuple[Tensor, Tensor]
 ) -> None:
@@ -241,6 +243,7 @@ def test_health_does_not_depend_on_batches(model: nn.Sequential, data: tuple[Ten
     assert torch.allclose(whole.random_climb[rows], part.random_climb, atol=1e-3)
 
 
+@pytest.mark.thorough
 def test_transferred_images_are_those_of_the_sibling(
     model: nn.Sequential, defended: nn.Module, data: tuple[Tensor, Tensor]
 ) -> None:

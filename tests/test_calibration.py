@@ -25,6 +25,9 @@ calibration: Any = importlib.import_module("calibration")
 Grid, rate_of = calibration.Grid, calibration.rate_of
 
 
+pytestmark = pytest.mark.thorough
+
+
 @pytest.mark.parametrize("name", list(calibration.NULLS))
 def test_primary_test_keeps_its_level(name: str) -> None:
     assert 0.03 <= rate_of(calibration.primary_rejects, calibration.NULLS[name], 1000, seed=1) <= 0.07

@@ -29,6 +29,8 @@ FEW = ["--theta-samples", "100", "--x-samples", "4", "--attack-samples", "100", 
 
 Invoke = Callable[..., Result]
 
+pytestmark = pytest.mark.usefixtures("in_this_process")
+
 
 @pytest.fixture(scope="session")
 def command() -> click.Group:
@@ -131,6 +133,7 @@ def test_width_json_holds_distances_evidence_and_flags(invoke: Invoke) -> None:
     assert theta[1]["level_error"] <= 1e-4
 
 
+@pytest.mark.thorough
 def test_width_in_every_geometry(invoke: Invoke) -> None:
     few = ("--samples", "100", "--x-samples", "2", "--level", "ln2", "--json")
     geometry = ("--x-norm", "inf", "--box", "--metric", "filter", "--no-biases", "--theta-norm", "inf")
@@ -398,7 +401,7 @@ def a_run_is_stored(_: int, runs: Path) -> bool:
     [
         (a_worker_starts, os.killpg),
         pytest.param(a_run_is_stored, os.killpg, marks=pytest.mark.slow),
-        (a_run_is_stored, os.kill),
+        pytest.param(a_run_is_stored, os.kill, marks=pytest.mark.thorough),
     ],
 )
 def test_interrupted_sweep_leaves_quietly(

@@ -177,6 +177,7 @@ def test_other_matrices_are_positive(invoke: Invoke, kind: str) -> None:
     assert found["files"] == []
 
 
+@pytest.mark.thorough
 def test_figures_have_the_same_bytes(tmp_path: Path) -> None:
     points = tuple(
         TrajectoryPoint(i, i, 100 * i, 1.0, (3.0 + i, 2.0), (0.0, 0.1), (True, i != 1), 5) for i in range(3)

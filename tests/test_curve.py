@@ -428,6 +428,7 @@ def test_stored_curves_come_back_and_others_do_not(tmp_path: Path) -> None:
     assert read_curve(path, "k") is None
 
 
+@pytest.mark.thorough
 def test_figure_is_drawn_in_all_formats_and_repeats(tmp_path: Path) -> None:
     paths = draw_curves([made_up()], tmp_path / "one")
     assert [path.suffix for path in paths] == [".pdf", ".svg", ".png"]

@@ -478,6 +478,7 @@ main(sys.argv[1:])
 """
 
 
+@pytest.mark.thorough
 def test_interrupted_search_goes_on_to_the_same_file(tmp_path: Path, found: tuple[Path, Edge]) -> None:
     """A process that is killed in the middle of a run, and then again after another; the third one finishes."""
     search = ("edge", *FEW, "--epochs", "2", "--seeds", "3", "--start", "0.4", "--output", tmp_path)

@@ -461,6 +461,7 @@ def test_a_file_that_takes_too_long_is_stopped(tmp_path: Path, monkeypatch: pyte
         ("child.write_state = lambda out, *a: out.write(b'\\xff' * 99)", SnapshotError, "broke off"),
     ],
 )
+@pytest.mark.thorough
 def test_a_process_that_breaks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, statement: str, error: type[Exception], text: str
 ) -> None:

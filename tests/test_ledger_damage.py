@@ -108,6 +108,7 @@ MUTATIONS = st.one_of(
 @pytest.mark.parametrize("suffix", ["", "-wal"])
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(mutations=st.lists(MUTATIONS, min_size=1, max_size=3))
+@pytest.mark.thorough
 def test_mutated(fast_disk: Path, original: Path, logged: Path, suffix: str, mutations: list[Mutation]) -> None:
     source, folder = (logged if suffix else original), fast_disk / "mutated"
     shutil.rmtree(folder, ignore_errors=True)

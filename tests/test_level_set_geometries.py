@@ -196,6 +196,7 @@ def test_smooth_functions_against_another_optimiser() -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.thorough
 def test_kinks_of_plane_networks_in_other_places(norm: float, seed: int) -> None:
     ratios = scanned(norm, boxed=False, seed=20 + seed)
     assert never_shorter(ratios, 1e-5)

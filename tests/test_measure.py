@@ -202,6 +202,7 @@ def test_arrays_hold_what_the_row_sums_up(row: Row, snapshot: Snapshot) -> None:
     assert len(arrays["health_margin"]) == CONFIG.ladder_samples
 
 
+@pytest.mark.thorough
 def test_neighbours_are_traced_once_and_measured_alike(row: Row, snapshot: Snapshot) -> None:
     traces = Traces()
     neighbour = load_snapshot(snapshot.path, "index=1")
@@ -247,6 +248,7 @@ def test_loss_and_curvature(row: Row, snapshot: Snapshot) -> None:
     assert number(row, "lambda_1_residual") <= CONFIG.eigen_tol
 
 
+@pytest.mark.thorough
 def test_measured_twice(row: Row, snapshot: Snapshot) -> None:
     torch.manual_seed(99)
     state = torch.get_rng_state()
@@ -286,6 +288,7 @@ def test_repeats_are_measured_on_other_samples(row: Row, snapshot: Snapshot) -> 
         measure(snapshot, replace(CONFIG, repeat=10**4), "cpu")
 
 
+@pytest.mark.thorough
 def test_an_equal_margin_changes_confidence_and_no_decision(row: Row, snapshot: Snapshot) -> None:
     equal = measure(snapshot, replace(CONFIG, equal_margin=3.0), "cpu")
     assert number(equal, "margin_median") == pytest.approx(3.0, rel=1e-4)

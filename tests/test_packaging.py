@@ -73,6 +73,7 @@ def test_every_package_is_listed(wheel: Path) -> None:
             assert f"{package}/{path.relative_to(ROOT / folder).as_posix()}" in names
 
 
+@pytest.mark.thorough
 def test_commands_work_from_another_folder(installed: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
     target, env = installed
     where = run(sys.executable, "-c", "import landscape; print(landscape.__file__)", cwd=tmp_path, env=env)

@@ -352,6 +352,7 @@ def test_command_writes_tables_and_figures(written: tuple[Path, Result]) -> None
     assert len(document["runs"]) == 9 and document["tables"][0]["acc_avg"] > 0.2
 
 
+@pytest.mark.thorough
 def test_the_same_runs_give_the_same_bytes(written: tuple[Path, Result], folder: Path, tmp_path: Path) -> None:
     assert paper(folder, "--output", tmp_path, "--samples", "64", "--examples", "3").exit_code == 0
     for file in written[0].iterdir():

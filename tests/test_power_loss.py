@@ -150,6 +150,7 @@ def test_nothing_is_lost_at_any_point(fast_disk: Path, calls: list[Call], refere
     assert count >= 5000 and distinct >= 100, (count, distinct)
 
 
+@pytest.mark.thorough
 def test_a_crash_during_recovery_loses_nothing(
     fast_disk: Path, calls: list[Call], reference: dict[str, bytes]
 ) -> None:

@@ -26,6 +26,8 @@ from landscape.study.ledger_damage import salvage
 from landscape.study.ledger_file import INSERT, INSERT_ARRAYS
 from landscape.study.record import Record, sealed
 
+pytestmark = pytest.mark.thorough
+
 READERS = ("import_states", "describe")  # of foreign files
 OWN = ("open_rows", "verify", "describe")  # of runs
 FILTERED = "group_of_filtered_links"

@@ -20,6 +20,8 @@ DRAWS = ["--permutations", "99", "--bootstrap", "50"]
 
 Invoke = Callable[..., Result]
 
+pytestmark = pytest.mark.usefixtures("in_this_process")
+
 
 @pytest.fixture(scope="module")
 def invoke() -> Invoke:

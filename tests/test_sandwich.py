@@ -55,7 +55,10 @@ MANY_IMAGES, MANY_STEPS, REFINEMENT = 500, 1000, 400
 MANY_BUDGET, MANY_RESTARTS, MANY_EXCEPTIONS, MANY_LIMIT = 2000, 80, 1 / 100, 0.1
 OTHER_CLASSES = 9
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:eagerpy", "ignore::UserWarning:foolbox")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::UserWarning:eagerpy", "ignore::UserWarning:foolbox"),
+    pytest.mark.thorough,
+]
 
 
 @dataclass(frozen=True)

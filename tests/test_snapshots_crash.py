@@ -233,6 +233,7 @@ def test_two_processes_want_one_run(tmp_path: Path) -> None:
     RunWriter(tmp_path / "held", description).close()
 
 
+@pytest.mark.thorough
 def test_a_reader_never_sees_half_a_commit(fast_disk: Path) -> None:
     """Runs are listed, opened and read in a loop while another process commits a thousand segments."""
     import numpy as np

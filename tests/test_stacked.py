@@ -258,7 +258,12 @@ TOGETHER: dict[str, list[dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", TOGETHER)
+_LONG = ("one after another", "one diverges")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.thorough) if name in _LONG else name for name in TOGETHER]
+)
 def test_together_as_alone(tmp_path: Path, name: str) -> None:
     """Every byte of a run is that of the run by itself, and so is what is returned."""
     configs = [small_config(**changes) for changes in TOGETHER[name]]

@@ -92,7 +92,9 @@ def finish(runs: Path, ledger: Ledger, make: MakeExecutor, workers: int = 1) -> 
     return file.read_bytes(), rows
 
 
-@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2, 4])
+@pytest.mark.parametrize(
+    "workers", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(4, marks=pytest.mark.thorough)]
+)
 def test_any_number_of_workers(runs: Path, expected: bytes, tmp_path: Path, workers: int) -> None:
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
         assert finish(runs, ledger, small_workers(workers), workers)[0] == expected
@@ -112,6 +114,7 @@ def test_chunks_are_neighbours_of_one_run(runs: Path, tmp_path: Path) -> None:
     assert slow.forecast == 100 * len(plan.tasks)
 
 
+@pytest.mark.thorough
 def test_a_worker_is_killed(runs: Path, expected: bytes, tmp_path: Path) -> None:
     """From outside, once: what it had is tried again, and nothing fails."""
     pools: list[Any] = []
@@ -132,6 +135,7 @@ def test_a_worker_is_killed(runs: Path, expected: bytes, tmp_path: Path) -> None
         assert finish(runs, ledger, make)[0] == expected
 
 
+@pytest.mark.thorough
 def test_a_snapshot_that_kills_its_worker(runs: Path, tmp_path: Path) -> None:
     """Its chunk is divided, its neighbours are measured, and it is tried again by the next call."""
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
@@ -166,6 +170,7 @@ class Killer:
 _measure_chunk = survey.measure_chunk
 
 
+@pytest.mark.thorough
 def test_the_parent_is_killed(runs: Path, expected: bytes, tmp_path: Path) -> None:
     """At most what was not committed is measured again, and the workers leave too."""
     command = [sys.executable, "-c", DRIVER, str(runs), str(tmp_path / "ledger.sqlite"), SELECT]
@@ -181,6 +186,7 @@ def test_the_parent_is_killed(runs: Path, expected: bytes, tmp_path: Path) -> No
         assert ledger.conflicts == []
 
 
+@pytest.mark.thorough
 def test_the_disk_is_full(runs: Path, expected: bytes, tmp_path: Path) -> None:
     """SQLite is refused more than some pages; with room again, the rest is measured."""
     with pytest.raises(RuntimeError, match="cannot be written"):
@@ -225,6 +231,7 @@ def cluster(workers: int = 2) -> Iterator[tuple[str, subprocess.Popen[bytes], li
         yield address, process, processes
 
 
+@pytest.mark.thorough
 def test_dask_gives_the_same_table(runs: Path, expected: bytes, tmp_path: Path) -> None:
     """Also when a worker is killed; a scheduler that is killed ends the command, and the rest is measured then."""
     with cluster() as (address, scheduler, workers), Ledger(tmp_path / "ledger.sqlite") as ledger:

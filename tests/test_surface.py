@@ -210,6 +210,7 @@ def console(*arguments: str) -> list[str]:
     return [str(Path(sys.executable).with_name("landscape")), *arguments]
 
 
+@pytest.mark.thorough
 def test_the_command_is_killed_and_goes_on(tmp_path: Path) -> None:
     """Ctrl-C leaves what was computed; the same command computes the rest and draws."""
     target = tmp_path / "s.h5"

@@ -264,6 +264,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.thorough
 def test_only_the_run_that_kills_its_process_fails(tmp_path: Path) -> None:
     """Three runs in one stack, one of which takes the process with it: the others are trained without it."""
     lines = sorted(run_driver(KILLING, tmp_path).splitlines())

@@ -130,6 +130,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.mark.parametrize("how", ["everywhere", "several", "timed"])
+@pytest.mark.thorough
 def test_killed_and_resumed(results: Any, how: str) -> None:
     """No epoch that was reported is lost, no name, byte or outcome differs, nothing half-written stays."""
     for found in results[how]:

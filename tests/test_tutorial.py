@@ -70,6 +70,7 @@ def in_this_process(words: list[str], folder: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.thorough
 def test_the_tutorial_with_a_small_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
