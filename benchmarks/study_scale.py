@@ -3,6 +3,7 @@
 Runs of made-up snapshots are written by the project's own writer into a temporary folder: a small network that
 was trained for a moment, with another random step for each snapshot. `landscape measure`, `correlate` and `report`
 then run as a user calls them, and the resident memory of the command and its workers is read every half second.
+At last the table is read by Python, and the page opened in headless Chromium (``report.py``).
 
     python benchmarks/study_scale.py --snapshots 10000
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import shutil
 import sqlite3
 import statistics
 import subprocess
@@ -23,11 +25,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from report import opened
 from torch import nn
 
 from landscape.problem.datasets import Dataset, load_dataset
 from landscape.problem.models import build_model, initialise
 from landscape.snapshots import Role, RunWriter, Segment
+from landscape.study.table import read_rows_csv
 from landscape.training.config import TrainingConfig
 from landscape.training.loop import describe
 
@@ -44,6 +48,7 @@ def main() -> None:
     parser.add_argument("--snapshots", type=int, default=10_000)
     parser.add_argument("--per-run", type=int, default=50)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--browser", default=shutil.which("chromium") or shutil.which("google-chrome"))
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         runs, ledger = Path(folder, "runs"), Path(folder, "ledger.sqlite")
@@ -60,6 +65,7 @@ def main() -> None:
             print(f"{name:<28}{run.seconds:8.1f} s, peak {max(run.command):.0f} MB")
         print(f"{'page':<28}{page.stat().st_size / 1e6:8.1f} MB")
         print(f"{'table read from the ledger':<28}{'equal' if same else 'DIFFERENT'}")
+        print_opening(Path(folder, "rows.csv"), page, arguments.browser)
 
 
 def write_runs(folder: Path, count: int, per_run: int) -> None:
@@ -152,6 +158,15 @@ def _children(process: int) -> list[int]:
         texts = [Path(f"/proc/{process}/task/{task}/children").read_text() for task in tasks]
         return [int(child) for text in texts for child in text.split()]
     return []
+
+
+def print_opening(table: Path, page: Path, browser: str | None) -> None:
+    """Seconds until Python has the rows of the table, and until headless Chromium has drawn the report."""
+    begin = time.perf_counter()
+    rows = read_rows_csv(table)
+    print(f"{'table opens':<28}{time.perf_counter() - begin:8.1f} s, {len(rows)} rows")
+    drawn = opened(page, browser, 3)["drawn"]
+    print(f"{'page opens':<28}{statistics.median(drawn):8.1f} s, longest {max(drawn):.1f} s")
 
 
 def seconds_of_rows(ledger: Path) -> list[float]:
