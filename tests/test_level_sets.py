@@ -141,7 +141,10 @@ PLANE_NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("name", ["relu", "tanh", pytest.param("deep relu", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.thorough) if n.startswith("deep") else n for n in PLANE_NETWORKS],
+)
 def test_plane_networks_against_ray_scan(name: str) -> None:
     sizes, activation, seed, gain = PLANE_NETWORKS[name]
     model = small_net(sizes, activation, seed=seed, gain=gain)
