@@ -8,6 +8,7 @@ one image.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 
@@ -21,12 +22,15 @@ from torch.func import functional_call
 from landscape.problem.datasets import Dataset
 from landscape.problem.losses import log_odds
 from landscape.problem.network import channels_last
+from landscape.robustness.accuracy import predict
+from landscape.robustness.balls import distances
+from landscape.robustness.minimum_norm import load_torchattacks
 from landscape.robustness.rungs import Effort
 
 BOUNDS = (-100.0, 100.0)  # never reached
 BISECTIONS = 20
-# Our rungs by the attacks of torchattacks that do the same.
-RUNGS = {"pgd_log_odds": "pgd_log_odds", "square": "square", "nearest_boundary": "fab"}
+# Attacks of torchattacks at one radius, by the names of our rungs.
+RUNGS = ("pgd_log_odds", "square")
 
 
 class TwoLogits(nn.Module):
@@ -93,11 +97,22 @@ def _ddn(psi: Callable[[Tensor], Tensor], origin: Tensor, target: float, steps: 
     return torch.where(valid, high * offset.flatten(1).norm(dim=1), torch.inf)
 
 
-def attack(model: nn.Module, data: Dataset, eps: Sequence[float], few: int, effort: Effort) -> None:
+def attack(
+    model: nn.Module, data: Dataset, eps: Sequence[float], few: int, effort: Effort, fab_steps: int
+) -> None:
     """FGSM on all images, and the other rungs of a row on the first ``few``, at every radius."""
     x, y = data.images[:few], data.labels[:few]
     for radius in eps:
         table = torchattacks_by_rung(radius, math.inf, effort)
         table["fgsm_published"](model, data.images, data.labels)
-        for name in RUNGS.values():
+        for name in RUNGS:
             table[name](model, x, y)
+    boundary_distances(model, x, y, fab_steps)
+
+
+def boundary_distances(model: nn.Module, x: Tensor, y: Tensor, steps: int) -> Tensor:
+    """Distances of the nearest wrong images that FAB finds, ``(N,)``, once for all radii; inf where none is."""
+    network = copy.deepcopy(model).requires_grad_(False)
+    images = load_torchattacks().FAB(network, norm="Linf", eps=1.0, steps=steps)(x, y)
+    found = torch.where(predict(model, images) != y, distances(images, x, math.inf).double(), torch.inf)
+    return torch.where(predict(model, x) == y, found, 0.0)

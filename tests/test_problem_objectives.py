@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -14,7 +15,7 @@ from torch.nn import functional
 from landscape.errors import ConfigurationError, ObjectiveError
 from landscape.objectives import Objective, search_form
 from landscape.problem.directions import targeted_starts
-from landscape.problem.input_objective import InputObjective, input_objective
+from landscape.problem.input_objective import input_objective
 from landscape.problem.losses import log_odds_level
 from landscape.problem.models import build_model, initialise
 from landscape.problem.network import channels_last
@@ -80,7 +81,7 @@ def test_chunks_and_memory_change_nothing(memory: int) -> None:
 def test_input_objective_against_autograd() -> None:
     x, y = data(6)
     phi = input_objective(network(), x, y)
-    small = InputObjective(phi.model, phi.shape, y, phi.loss, phi.origin, chunk=4)
+    small = replace(phi, chunk=4)
     value, gradient = phi.value_and_grad(phi.origin)
     vectors = normal(2, 6, 5)
     products = phi.linearize(phi.origin)(vectors)

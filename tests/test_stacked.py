@@ -20,18 +20,13 @@ from landscape.problem.datasets import DATASETS, load_dataset
 from landscape.problem.losses import LOSSES, loss_by_name
 from landscape.problem.models import build_model, initialise
 from landscape.problem.network import ravel
+from landscape.problem.stacked_network import Samples, StackedNetwork, stackable
 from landscape.snapshots import RunWriter, open_run
 from landscape.training.engines import MODULE, STACKED
 from landscape.training.evaluate import evaluate
 from landscape.training.loop import TrainingResult, train, train_together
 from landscape.training.optimizers import build_optimizer, optimizer_state
-from landscape.training.stacked import (
-    Samples,
-    StackedNetwork,
-    evaluate_stacked,
-    losses_and_gradient,
-    stackable,
-)
+from landscape.training.stacked import evaluate_stacked, losses_and_gradient
 from landscape.training.stacked_optimizers import restore_state, stacked_optimizer, state_of
 
 N = COUNTS["train"]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from landscape.geometry.vectors import steepest_direction
-from landscape.problem.network import channels_last, detached
+from landscape.problem.evaluation import evaluation
 
 
 def targeted_starts(model: nn.Module, x: Tensor, y: Tensor, count: int, norm: float = 2) -> Tensor:
@@ -18,7 +17,7 @@ def targeted_starts(model: nn.Module, x: Tensor, y: Tensor, count: int, norm: fl
     """
     with torch.enable_grad():
         images = x.detach().clone().requires_grad_()
-        logits = functional_call(model, detached(model), (channels_last(images),))
+        logits = evaluation(model, tuple(x.shape[1:])).of_images(images)
         wrong = logits.detach().scatter(1, y[:, None], float("-inf"))
         targets = wrong.topk(min(count, wrong.shape[1] - 1), dim=1).indices
         gaps = logits.gather(1, y[:, None]) - logits.gather(1, targets)

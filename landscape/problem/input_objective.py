@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from landscape.objectives import HessianVectorProduct, Objective, over_leading_dimension
+from landscape.problem.evaluation import Evaluation, evaluation
 from landscape.problem.gauss_newton import check_kind, gauss_newton_program
 from landscape.problem.log_objective import LogObjective
 from landscape.problem.losses import POSITIVE_LOSSES, log_odds_level, loss_by_name
@@ -35,16 +36,17 @@ class InputObjective:
     chunk: int = CHUNK
     memory: int = MEMORY  # bytes
     traces: Traces = field(default_factory=Traces, repr=False, compare=False)
+    evaluation: Evaluation = field(kw_only=True, repr=False, compare=False)
 
     def value(self, z: Tensor) -> Tensor:
         """φ_i at each row, ``(B, n) -> (B,)``, float64."""
         with torch.no_grad():
-            return torch.cat([self._losses(z_, y).double() for z_, y in self._chunks(z)])
+            return torch.cat([self._losses(z_, y).double() for z_, y in self._chunks(z, self.chunk)])
 
     def value_and_grad(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """φ_i and ∇φ_i; rows do not interact, so the gradient of the sum holds every row's gradient."""
         values, gradients = [], []
-        for part, y in self._chunks(z):
+        for part, y in self._chunks(z, self.evaluation.chunk(self.chunk)):
             with torch.enable_grad():
                 point = part.detach().requires_grad_()
                 losses = self._losses(point, y)
@@ -70,7 +72,7 @@ class InputObjective:
 
     def _products(self, z: Tensor, of_chunk: Callable[..., LinearMap]) -> HessianVectorProduct:
         parameters = detached(self.model).values()
-        parts = [partial(of_chunk, part.detach(), y, *parameters) for part, y in self._chunks(z)]
+        parts = [partial(of_chunk, part.detach(), y, *parameters) for part, y in self._chunks(z, self.chunk)]
         products = kept_within(self.memory, parts)
 
         def apply(vectors: Tensor) -> Tensor:
@@ -89,11 +91,11 @@ class InputObjective:
             return replace(self, loss="log_odds"), log_odds_level
         return self, lambda levels: levels
 
-    def _chunks(self, z: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        return zip(z.split(self.chunk), self.y.split(self.chunk), strict=True)
+    def _chunks(self, z: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        return zip(z.split(size), self.y.split(size), strict=True)
 
     def _losses(self, z: Tensor, y: Tensor) -> Tensor:
-        return loss_by_name(self.loss)(self._logits(z, *detached(self.model).values()), y)
+        return loss_by_name(self.loss)(self.evaluation.of_images(z.reshape(-1, *self.shape)), y)
 
     def _logits(self, z: Tensor, *parameters: Tensor) -> Tensor:
         named = {name: p for (name, _), p in zip(self.model.named_parameters(), parameters, strict=True)}
@@ -183,5 +185,6 @@ def input_objective(
     check_memory(memory)
     origin = x.detach().reshape(len(x), -1)
     chunk = samples_within(memory, model, x, CHUNK)
-    samples = InputObjective(model, tuple(x.shape[1:]), y, loss, origin, chunk, memory)
+    shape = tuple(x.shape[1:])
+    samples = InputObjective(model, shape, y, loss, origin, chunk, memory, evaluation=evaluation(model, shape))
     return JointInputObjective(samples, origin.reshape(1, -1)) if joint else samples

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from landscape.objectives import HessianVectorProduct, Objective, over_leading_dimension
+from landscape.problem.evaluation import Evaluation, evaluation
 from landscape.problem.gauss_newton import check_kind, gauss_newton_program
 from landscape.problem.log_objective import LogObjective
 from landscape.problem.losses import POSITIVE_LOSSES, loss_by_name
@@ -36,6 +37,7 @@ class ParameterObjective:
     chunk: int = CHUNK
     memory: int = MEMORY  # bytes
     traces: Traces = field(default_factory=Traces, repr=False, compare=False)
+    evaluation: Evaluation = field(kw_only=True, repr=False, compare=False)
 
     def value(self, z: Tensor) -> Tensor:
         """φ at each row, summed over samples in float64, ``(B, n) -> (B,)``."""
@@ -58,8 +60,8 @@ class ParameterObjective:
         totals = torch.zeros(2, len(z), dtype=torch.float64, device=z.device)
         with torch.no_grad():
             for i, row in enumerate(z):
-                for x, y in self._chunks():
-                    logits = self._logits(row, x)
+                for x, y in self._chunks(self.chunk):
+                    logits = self.evaluation.of_parameters(row, x)
                     totals[0, i] += loss_by_name(self.loss)(logits, y).double().sum()
                     totals[1, i] += (logits.argmax(1) == y).sum()
         value, accuracy = totals / len(self.y)
@@ -96,8 +98,8 @@ class ParameterObjective:
             return LogObjective(self), torch.log
         return self, lambda levels: levels
 
-    def _chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return zip(self.x.split(self.chunk), self.y.split(self.chunk), strict=True)
+    def _chunks(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        return zip(self.x.split(size), self.y.split(size), strict=True)
 
     def _logits(self, row: Tensor, x: Tensor) -> Tensor:
         logits: Tensor = functional_call(self.model, unravel(self.model, row), (x,))
@@ -107,16 +109,18 @@ class ParameterObjective:
         return loss_by_name(self.loss)(self._logits(row, x), y)
 
     def _row_value(self, row: Tensor) -> Tensor:
-        total = sum(self._losses(row, x, y).double().sum() for x, y in self._chunks())
+        loss = loss_by_name(self.loss)
+        parts = ((self.evaluation.of_parameters(row, x), y) for x, y in self._chunks(self.chunk))
+        total = sum(loss(logits, y).double().sum() for logits, y in parts)
         return torch.as_tensor(total) / len(self.y)
 
     def _add_gradient(self, row: Tensor, gradient: Tensor) -> Tensor:
         """Add ∇φ to ``gradient`` in place, which spares large models a vector; returns φ."""
         value = torch.zeros((), dtype=torch.float64, device=row.device)
-        for x, y in self._chunks():
+        for x, y in self._chunks(self.evaluation.chunk(self.chunk)):
             with torch.enable_grad():
                 point = row.detach().requires_grad_()
-                losses = self._losses(point, x, y)
+                losses = loss_by_name(self.loss)(self.evaluation.of_parameters(point, x), y)
                 gradient += torch.autograd.grad(losses.sum() / len(self.y), point)[0]
             value += losses.detach().double().sum()
         return value / len(self.y)
@@ -125,7 +129,7 @@ class ParameterObjective:
         self, z: Tensor, of_chunk: Callable[[Tensor, Tensor, Tensor], LinearMap]
     ) -> HessianVectorProduct:
         """Sums over the data of products with what each chunk contributes, at every row of ``z``."""
-        chunks = list(self._chunks())
+        chunks = list(self._chunks(self.chunk))
         parts = [partial(of_chunk, row.detach(), x, y) for row in z for x, y in chunks]
         products = kept_within(self.memory, parts)
 
@@ -197,4 +201,5 @@ def parameter_objective(
     check_memory(memory)
     x = channels_last(x)
     chunk = chunk or samples_within(memory, model, x, CHUNK)
-    return ParameterObjective(model, x, y, loss, ravel(model)[None], chunk, memory)
+    evaluated = evaluation(model, tuple(x.shape[1:]))
+    return ParameterObjective(model, x, y, loss, ravel(model)[None], chunk, memory, evaluation=evaluated)

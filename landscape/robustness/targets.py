@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
+from landscape.problem.evaluation import Evaluation, evaluation
 from landscape.problem.losses import loss_by_name
-from landscape.problem.network import channels_last, check_problem, detached
+from landscape.problem.network import check_problem
 from landscape.robustness.accuracy import predict
 from landscape.robustness.fgsm import check_range
 
@@ -34,17 +34,17 @@ class AttackResult:
 
 @dataclass(frozen=True)
 class Target:
-    """A network to be attacked on some samples; its parameters are cut off from its gradients."""
+    """A network to be attacked on some samples; its parameters get no gradients."""
 
     model: nn.Module
     x: Tensor  # (N, …)
     y: Tensor  # (N,)
-    parameters: dict[str, Tensor]
+    evaluation: Evaluation
 
     def logits(self, points: Tensor) -> Tensor:
         """Logits without a trace, ``(N, …) -> (N, K)``."""
         with torch.no_grad():
-            return torch.cat([self._forward(part) for part in points.split(CHUNK)])
+            return torch.cat([self.evaluation.of_images(part) for part in points.split(CHUNK)])
 
     def gradient(self, points: Tensor, loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Logits ``(N, K)``, losses ``(N,)`` and gradients ``(N, …)`` in one pass.
@@ -52,8 +52,8 @@ class Target:
         Samples do not interact, so that the gradient of the sum holds the gradient of each.
         """
         with torch.enable_grad():
-            point = channels_last(points.detach()).requires_grad_()
-            logits = self._forward(point)
+            point = points.detach().requires_grad_()
+            logits = self.evaluation.of_images(point)
             losses = loss(logits)
             (gradient,) = torch.autograd.grad(losses.sum(), point)
         return logits.detach(), losses.detach(), gradient
@@ -67,10 +67,6 @@ class Target:
         """The result of an attack that changes nothing."""
         zeros = torch.zeros_like(self.y)
         return self.result(self.x.clone(), zeros, zeros + 1)
-
-    def _forward(self, points: Tensor) -> Tensor:
-        logits: Tensor = functional_call(self.model, self.parameters, (channels_last(points),))
-        return logits
 
 
 class Standing:
@@ -124,7 +120,7 @@ def target_of(model: nn.Module, x: Tensor, y: Tensor) -> Target:
     """
     check_range(x)
     check_problem(model, x, y, "log_odds")
-    return Target(model, x.detach(), y, detached(model))
+    return Target(model, x.detach(), y, evaluation(model, tuple(x.shape[1:])))
 
 
 def wrong(logits: Tensor, y: Tensor) -> Tensor:

@@ -15,13 +15,14 @@ from landscape.problem.datasets import Dataset
 from landscape.problem.losses import POSITIVE_LOSSES, loss_by_name
 from landscape.problem.models import build_model
 from landscape.problem.network import channels_last
+from landscape.problem.stacked_network import Samples, StackedNetwork, stackable
 from landscape.robustness.fgsm import EXACT
 from landscape.snapshots import Layout, flatten, layout_of, unflatten
 from landscape.training.config import TrainingConfig, generator
 from landscape.training.evaluate import evaluate
 from landscape.training.methods import uniform_noise
 from landscape.training.optimizers import build_optimizer, optimizer_state, restore_optimizer_state
-from landscape.training.stacked import Samples, StackedNetwork, evaluate_stacked, losses_and_gradient, stackable
+from landscape.training.stacked import evaluate_stacked, losses_and_gradient
 from landscape.training.stacked_optimizers import restore_state, stacked_optimizer, state_of
 
 Array = np.ndarray

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from landscape.errors import CorruptSnapshotError
+from landscape.problem.stacked_layers import Workspace
 from landscape.training.config import TrainingConfig
-from landscape.training.stacked_layers import Workspace
 
 Array = np.ndarray
 

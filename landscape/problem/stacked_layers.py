@@ -16,6 +16,9 @@ from torch import Tensor, nn
 
 Shape = tuple[int, ...]
 
+# Modules that can be layers here, or parts of one; subclasses may do anything. What is hooked in may, too.
+_KNOWN = (nn.Conv2d, nn.Flatten, nn.Linear, nn.MaxPool2d, nn.ReLU)
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 # Numbers of 4 bytes in a line of the cache, which is as wide as the widest vector units.
 _ALIGNMENT = 16
 
@@ -179,22 +182,23 @@ class PooledConvolution:
         return self._space("blocks", parts.shape, blocks).copy_(parts).view(members, -1, batch)
 
     def _patches(self, x: Tensor) -> Tensor:
-        """Windows of the input side by side, ``(M, 4 C k' k', H' W' B)`` with k' = (k + 1)/2."""
+        """Windows of the input side by side, ``(M, C (k + 1)², H' W' B)``, pixels in the order of the image."""
         (channels, _, _), (rows, columns), side, batch = self.blocks, self.pooled, self.side, x.shape[-1]
         member, channel, row, column, _ = x.stride()
-        shape = (len(x), channels, side, side, rows, columns * batch)
-        windows = x.as_strided(shape, (member, channel, row, column, row, 1))
-        result = self._space("patches", shape, x).copy_(windows)
+        shape = (len(x), channels // 4, side, 2, side, 2, rows, columns * batch)
+        strides = (member, 4 * channel, row, 2 * channel, column, channel, row, 1)
+        result = self._space("patches", shape, x).copy_(x.as_strided(shape, strides))
         return result.view(len(x), channels * side**2, rows * columns * batch)
 
     def _unpatch(self, patches: Tensor, batch: int) -> Tensor:
         """The adjoint of `_patches`, ``(M, 4 C, H/2, W/2, B)``."""
         (channels, height, width), (rows, columns), side = self.blocks, self.pooled, self.side
-        parts = patches.view(-1, channels, side, side, rows, columns * batch)
-        total = self._space("sum", (len(parts), channels, height, width * batch), patches).zero_()
+        parts = patches.view(-1, channels // 4, side, 2, side, 2, rows, columns * batch)
+        shape = (len(parts), channels // 4, 2, 2, height, width * batch)
+        total = self._space("sum", shape, patches).zero_()
         for i in range(side):
             for j in range(side):
-                total[:, :, i : i + rows, j * batch : (j + columns) * batch] += parts[:, :, i, j]
+                total[..., i : i + rows, j * batch : (j + columns) * batch] += parts[:, :, i, :, j]
         return total.view(-1, channels, height, width, batch)
 
     def _pool(self, z: Tensor) -> Tensor:
@@ -248,8 +252,7 @@ def spread_kernel(kernel: Tensor, zero: int) -> Tensor:
     for i in range(2):
         for j in range(2):
             wide[i, j, :, :, i : i + size, j : j + size] = kernel
-    parts = wide.view(4, outputs, channels, side, 2, side, 2).permute(0, 1, 2, 4, 6, 3, 5)
-    return parts.reshape(4 * outputs, 4 * channels * side**2)
+    return wide.reshape(4 * outputs, 4 * channels * side**2)
 
 
 def _places(spread: Tensor, weight: slice) -> Tensor:
@@ -266,9 +269,9 @@ def features_of(images: Tensor, blocked: bool) -> Tensor:
 
 def layers_of(model: nn.Module, image: Sequence[int]) -> list[Layer] | None:
     """The layers of a network, for images of shape ``(C, H, W)``; None if they are not all known here."""
-    if not isinstance(model, nn.Sequential):
+    modules, layers = _plain_modules(model), list[Layer]()
+    if modules is None:
         return None
-    modules, layers = list(model), list[Layer]()
     offset, zero = 0, sum(p.numel() for p in model.parameters())
     shape: Shape = tuple(image)
     while modules:
@@ -290,6 +293,18 @@ def layers_of(model: nn.Module, image: Sequence[int]) -> list[Layer] | None:
         used, modules = modules[: len(modules) - len(rest)], list(rest)
         offset += sum(p.numel() for module in used for p in module.parameters())
     return layers if layers and len(shape) == 1 else None
+
+
+def _plain_modules(model: nn.Module) -> list[nn.Module] | None:
+    """Torch's own modules, if the model runs them in turn, each with parameters of its own, and nothing else."""
+    if type(model) is not nn.Sequential:
+        return None
+    modules = list(model)
+    hooked = any(getattr(module, hooks) for module in (model, *modules) for hooks in _HOOKS)
+    owned = sum(p.numel() for module in modules for p in module.parameters())
+    if hooked or owned != sum(p.numel() for p in model.parameters()):
+        return None
+    return modules if all(type(module) in _KNOWN for module in modules) else None
 
 
 def _fits(convolution: nn.Conv2d, pool: nn.MaxPool2d, image: Shape) -> bool:

@@ -1,0 +1,114 @@
+"""Logits of a network whose first derivatives are wanted, in the fastest way that is known for it.
+
+A convolution of few channels leaves most of a vector unit empty, and torch pools and differentiates it slowly.
+Where a network consists of layers that `landscape.problem.stacked_layers` knows, they compute the same, but for
+rounding, in about half of the time. Other networks, other devices, and what is not finite are left to torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.func import functional_call
+
+from landscape.problem.network import channels_last, detached, ravel, unravel
+from landscape.problem.stacked_network import StackedNetwork, stackable
+
+# Images that the layers take at a time, for what lies between them to stay small.
+_TOGETHER = 500
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A network's logits, with gradients of the first order. Build it with `evaluation`."""
+
+    model: nn.Module
+    layers: _Layers | None
+
+    def of_images(self, images: Tensor) -> Tensor:
+        """Logits ``(B, …) -> (B, K)`` with the model's own parameters, which get no gradient."""
+        if self._is_fit(images):
+            logits = self._stacked(ravel(self.model), images)
+            if logits is not None:
+                return logits
+        plain: Tensor = functional_call(self.model, detached(self.model), (channels_last(images),))
+        return plain
+
+    def of_parameters(self, row: Tensor, images: Tensor) -> Tensor:
+        """Logits ``(n,), (B, …) -> (B, K)`` at a parameter vector."""
+        if self._is_fit(images) and row.dtype == images.dtype:
+            logits = self._stacked(row, images)
+            if logits is not None:
+                return logits
+        plain: Tensor = functional_call(self.model, unravel(self.model, row), (images,))
+        return plain
+
+    def chunk(self, most: int) -> int:
+        """Images to take at a time where gradients are wanted, at most so many."""
+        return most if self.layers is None else min(most, _TOGETHER)
+
+    def _is_fit(self, images: Tensor) -> bool:
+        return self.layers is not None and images.device.type == "cpu" and len(images) > 0
+
+    def _stacked(self, row: Tensor, images: Tensor) -> Tensor | None:
+        """Logits by the layers; None where they are not finite: a kernel padded by zeros makes NaN of infinity."""
+        parts = [_Logits.apply(self.layers, row, part) for part in images.split(_TOGETHER)]
+        logits = torch.cat(parts) if len(parts) > 1 else parts[0]
+        return logits if logits.isfinite().all() else None
+
+
+def evaluation(model: nn.Module, shape: tuple[int, ...]) -> Evaluation:
+    """How to evaluate a network on images of a shape ``(C, H, W)``; its parameters are looked up each time."""
+    kinds = {parameter.dtype for parameter in model.parameters()}
+    known = kinds in ({torch.float32}, {torch.float64}) and stackable(model, shape)
+    return Evaluation(model, _Layers(StackedNetwork(model, shape)) if known else None)
+
+
+class _Layers:
+    """A network's layers, and which call of `forward` they remember for `backward`."""
+
+    def __init__(self, network: StackedNetwork) -> None:
+        self.network, self.number, self.spent = network, 0, False
+
+    def forward(self, row: Tensor, images: Tensor) -> tuple[Tensor, int]:
+        """Logits ``(B, K)``, and the number of the call."""
+        self.number, self.spent = self.number + 1, False
+        features = self.network.inputs(self.network.features(images)[None])
+        return self.network.logits(self.network.stack(row[None]), features)[0], self.number
+
+    def by_images(self, gradient: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """Gradient by the images ``(B, …)``, from that by the logits ``(B, K)``; any number of times."""
+        self.spent = True
+        return self.network.images(self.network.input_gradient(gradient[None]), shape)
+
+    def by_row(self, gradient: Tensor) -> Tensor:
+        """Gradient by the parameters ``(n,)``, from that by the logits ``(B, K)``; before that by the images."""
+        into = gradient.new_zeros(1, self.network.num_columns)
+        self.network.backward(gradient[None], into)
+        return into[0, : self.network.num_parameters]
+
+
+class _Logits(torch.autograd.Function):
+    """Logits by the layers, which keep what the backward pass needs until they run forward again."""
+
+    @staticmethod
+    def forward(ctx: Any, layers: _Layers, row: Tensor, images: Tensor) -> Tensor:
+        ctx.layers = layers
+        ctx.save_for_backward(row, images)
+        logits, ctx.number = layers.forward(row, images)
+        return logits
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
+        layers, (row, images) = ctx.layers, ctx.saved_tensors
+        to_row, to_images = ctx.needs_input_grad[1:]
+        if layers.number != ctx.number or (to_row and layers.spent):
+            _, ctx.number = layers.forward(row, images)
+        of_row = layers.by_row(gradient) if to_row else None
+        of_images = layers.by_images(gradient, tuple(images.shape[1:])) if to_images else None
+        return None, of_row, of_images

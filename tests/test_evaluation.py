@@ -1,0 +1,160 @@
+"""Networks by our layers against torch's own modules: logits, gradients, ties, and what must be left to torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Generator, Tensor, nn
+from torch.func import functional_call
+
+from landscape.problem.datasets import load_dataset
+from landscape.problem.evaluation import evaluation
+from landscape.problem.models import build_model, initialise
+from landscape.problem.network import ravel, unravel
+
+MANY = 620  # more than the layers take at a time
+
+
+def network(name: str, dtype: torch.dtype = torch.float64, **arguments: Any) -> nn.Sequential:
+    model = build_model(name, arguments)
+    initialise(model, Generator().manual_seed(0))
+    return model.to(dtype)
+
+
+def images(count: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    return load_dataset("mnist", "test").images[:count].to(dtype)
+
+
+def gradients(function: Callable[..., Tensor], *points: Tensor) -> tuple[Tensor, ...]:
+    """Gradients of a sum in which every logit has another weight."""
+    leaves = [point.detach().clone().requires_grad_() for point in points]
+    logits = function(*leaves)
+    weights = torch.linspace(-1, 2, logits.numel(), dtype=logits.dtype).view_as(logits)
+    return torch.autograd.grad((weights * logits.square()).sum(), leaves)
+
+
+def assert_close(found: Tensor, expected: Tensor, share: float = 1e-12) -> None:
+    assert (found - expected).abs().max() <= share * expected.abs().max()
+
+
+@pytest.mark.parametrize("name", ["cnn", "mlp"])
+@pytest.mark.parametrize("count", [1, 7, MANY])
+def test_logits_and_gradients_are_those_of_torch(name: str, count: int) -> None:
+    model, x = network(name), images(count)
+    found = evaluation(model, tuple(x.shape[1:]))
+    assert found.layers is not None
+    with torch.no_grad():
+        assert_close(found.of_images(x), model(x))
+        assert_close(found.of_parameters(ravel(model), x), model(x))
+    assert_close(gradients(found.of_images, x)[0], gradients(model, x)[0])
+    expected = gradients(lambda row, z: functional_call(model, unravel(model, row), (z,)), ravel(model), x)
+    both = gradients(found.of_parameters, ravel(model), x)
+    alone = gradients(lambda row: found.of_parameters(row, x), ravel(model))
+    for ours, theirs in zip((*both, *alone), (*expected, expected[0]), strict=True):
+        assert_close(ours, theirs)
+
+
+def test_a_graph_lasts_whatever_is_computed_in_between() -> None:
+    model, x = network("cnn"), images(5)
+    found = evaluation(model, tuple(x.shape[1:]))
+    leaf = x.clone().requires_grad_()
+    logits = found.of_images(leaf)
+    found.of_images(images(3) / 2)  # uses the same memory
+    row = ravel(model).requires_grad_()
+    of_row = found.of_parameters(row, leaf)
+    expected = [gradients(lambda z, k=k: model(z)[:, k : k + 1], x)[0] for k in range(3)]
+    for k in range(3):
+        weights = torch.linspace(-1, 2, 5, dtype=x.dtype)[:, None]
+        loss = (weights * logits[:, k : k + 1].square()).sum()
+        assert_close(torch.autograd.grad(loss, leaf, retain_graph=True)[0], expected[k])
+    first = torch.autograd.grad(of_row.square().sum(), row, retain_graph=True)[0]
+    torch.autograd.grad(of_row.square().sum(), leaf, retain_graph=True)
+    assert torch.equal(torch.autograd.grad(of_row.square().sum(), row)[0], first)
+
+
+def test_ties_are_broken_as_torch_breaks_them() -> None:
+    """Images of flat parts, where four pixels are pooled that are exactly equal, have kinks everywhere."""
+    model, x = network("cnn", torch.float32), images(300, torch.float32).round(decimals=1)
+    ours, theirs = (gradients(f, x)[0].flatten(1) for f in (evaluation(model, (1, 28, 28)).of_images, model))
+    apart = (ours - theirs).abs().amax(1) / theirs.abs().amax(1)
+    assert apart.max() < 1e-4
+
+
+def test_parameters_are_looked_up_each_time() -> None:
+    model, x = network("mlp"), images(4)
+    found = evaluation(model, (1, 28, 28))
+    with torch.no_grad():
+        next(model.parameters()).mul_(2)
+        assert_close(found.of_images(x), model(x))
+
+
+class Doubled(nn.Linear):
+    def forward(self, input: Tensor) -> Tensor:
+        return 2 * super().forward(input)
+
+
+class Reversed(nn.Sequential):
+    def forward(self, input: Tensor) -> Tensor:
+        first, last = self
+        return torch.as_tensor(last(first(input))).flip(1)
+
+
+def subclassed() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), Doubled(784, 10)).double()
+
+
+def reversed_order() -> nn.Module:
+    return Reversed(nn.Flatten(), nn.Linear(784, 10)).double()
+
+
+def hooked() -> nn.Module:
+    model = network("mlp")
+    model[1].register_forward_hook(lambda module, arguments, output: output + 1)
+    return model
+
+
+def shared() -> nn.Module:
+    layer = nn.Linear(784, 784)
+    return nn.Sequential(nn.Flatten(), layer, nn.ReLU(), layer).double()
+
+
+def padded() -> nn.Module:
+    layers = nn.Conv2d(1, 2, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(392, 10)
+    return nn.Sequential(*layers).double()
+
+
+@pytest.mark.parametrize("make", [subclassed, reversed_order, hooked, shared, padded])
+def test_what_is_not_known_is_left_to_torch(make: Callable[[], nn.Module]) -> None:
+    model, x = make(), images(3)
+    found = evaluation(model, (1, 28, 28))
+    assert found.layers is None
+    with torch.no_grad():
+        assert_close(found.of_images(x), model(x))
+
+
+def test_half_precision_is_left_to_torch() -> None:
+    model = network("mlp", torch.bfloat16)
+    assert evaluation(model, (1, 28, 28)).layers is None
+
+
+@pytest.mark.parametrize("scale", [1e30, float("inf"), float("nan")])
+def test_what_is_not_finite_is_as_torch_has_it(scale: float) -> None:
+    model, x = network("cnn", torch.float32), images(4, torch.float32)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(scale)
+    found = evaluation(model, (1, 28, 28)).of_images(x)
+    assert not found.isfinite().all()
+    assert torch.equal(found.isnan(), model(x).isnan())
+    assert torch.equal(found.nan_to_num(), model(x).nan_to_num())
+
+
+def test_second_derivatives_are_refused_and_not_wrong() -> None:
+    leaf = images(2).requires_grad_()
+    logits = evaluation(network("cnn"), (1, 28, 28)).of_images(leaf)
+    (first,) = torch.autograd.grad(logits.square().sum(), leaf, create_graph=True)
+    with pytest.raises(RuntimeError):
+        torch.autograd.grad(first.square().sum(), leaf)
