@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.func import functional_call
 
-from landscape.problem.network import channels_last, detached, ravel, unravel
+from landscape.problem.network import channels_last, detached, unravel
 from landscape.problem.stacked_network import StackedNetwork, stackable
 
 # Images that the layers take at a time, for what lies between them to stay small.
@@ -31,8 +31,8 @@ class Evaluation:
 
     def of_images(self, images: Tensor) -> Tensor:
         """Logits ``(B, …) -> (B, K)`` with the model's own parameters, which get no gradient."""
-        if self._is_fit(images):
-            logits = self._stacked(ravel(self.model), images)
+        if self.layers is not None and _is_fit(images):
+            logits = self._stacked(self.layers.theta(), images)
             if logits is not None:
                 return logits
         plain: Tensor = functional_call(self.model, detached(self.model), (channels_last(images),))
@@ -40,8 +40,8 @@ class Evaluation:
 
     def of_parameters(self, row: Tensor, images: Tensor) -> Tensor:
         """Logits ``(n,), (B, …) -> (B, K)`` at a parameter vector."""
-        if self._is_fit(images) and row.dtype == images.dtype:
-            logits = self._stacked(row, images)
+        if self.layers is not None and _is_fit(images) and row.dtype == images.dtype:
+            logits = self._stacked(self.layers.padded(row), images)
             if logits is not None:
                 return logits
         plain: Tensor = functional_call(self.model, unravel(self.model, row), (images,))
@@ -51,12 +51,9 @@ class Evaluation:
         """Images to take at a time where gradients are wanted, at most so many."""
         return most if self.layers is None else min(most, _TOGETHER)
 
-    def _is_fit(self, images: Tensor) -> bool:
-        return self.layers is not None and images.device.type == "cpu" and len(images) > 0
-
-    def _stacked(self, row: Tensor, images: Tensor) -> Tensor | None:
+    def _stacked(self, theta: Tensor, images: Tensor) -> Tensor | None:
         """Logits by the layers; None where they are not finite: a kernel padded by zeros makes NaN of infinity."""
-        parts = [_Logits.apply(self.layers, row, part) for part in images.split(_TOGETHER)]
+        parts = [_Logits.apply(self.layers, theta, part) for part in images.split(_TOGETHER)]
         logits = torch.cat(parts) if len(parts) > 1 else parts[0]
         return logits if logits.isfinite().all() else None
 
@@ -65,50 +62,66 @@ def evaluation(model: nn.Module, shape: tuple[int, ...]) -> Evaluation:
     """How to evaluate a network on images of a shape ``(C, H, W)``; its parameters are looked up each time."""
     kinds = {parameter.dtype for parameter in model.parameters()}
     known = kinds in ({torch.float32}, {torch.float64}) and stackable(model, shape)
-    return Evaluation(model, _Layers(StackedNetwork(model, shape)) if known else None)
+    return Evaluation(model, _Layers(model, shape) if known else None)
+
+
+def _is_fit(images: Tensor) -> bool:
+    return images.device.type == "cpu" and len(images) > 0
 
 
 class _Layers:
     """A network's layers, and which call of `forward` they remember for `backward`."""
 
-    def __init__(self, network: StackedNetwork) -> None:
-        self.network, self.number, self.spent = network, 0, False
+    def __init__(self, model: nn.Module, shape: tuple[int, ...]) -> None:
+        self.network, self.number, self.spent = StackedNetwork(model, shape), 0, False
+        # Where parameters are: to ask the model for them takes as long as a layer.
+        self._places = [(module, name) for module in model.children() for name in module._parameters]
+        self._room = self.network.num_columns - self.network.num_parameters
 
-    def forward(self, row: Tensor, images: Tensor) -> tuple[Tensor, int]:
+    def theta(self) -> Tensor:
+        """The model's parameters as they are now, detached and padded, ``(S,)``."""
+        parameters = [getattr(module, name).detach().reshape(-1) for module, name in self._places]
+        return torch.cat([*parameters, parameters[0].new_zeros(self._room)])
+
+    def padded(self, row: Tensor) -> Tensor:
+        """A parameter vector ``(n,)`` with the zeros that layers need behind it, ``(S,)``."""
+        return nn.functional.pad(row, (0, self._room))
+
+    def forward(self, theta: Tensor, images: Tensor) -> tuple[Tensor, int]:
         """Logits ``(B, K)``, and the number of the call."""
         self.number, self.spent = self.number + 1, False
         features = self.network.inputs(self.network.features(images)[None])
-        return self.network.logits(self.network.stack(row[None]), features)[0], self.number
+        return self.network.logits(theta[None], features)[0], self.number
 
     def by_images(self, gradient: Tensor, shape: tuple[int, ...]) -> Tensor:
         """Gradient by the images ``(B, …)``, from that by the logits ``(B, K)``; any number of times."""
         self.spent = True
         return self.network.images(self.network.input_gradient(gradient[None]), shape)
 
-    def by_row(self, gradient: Tensor) -> Tensor:
-        """Gradient by the parameters ``(n,)``, from that by the logits ``(B, K)``; before that by the images."""
+    def by_theta(self, gradient: Tensor) -> Tensor:
+        """Gradient by the parameters ``(S,)``, from that by the logits ``(B, K)``; before that by the images."""
         into = gradient.new_zeros(1, self.network.num_columns)
         self.network.backward(gradient[None], into)
-        return into[0, : self.network.num_parameters]
+        return into[0]
 
 
 class _Logits(torch.autograd.Function):
     """Logits by the layers, which keep what the backward pass needs until they run forward again."""
 
     @staticmethod
-    def forward(ctx: Any, layers: _Layers, row: Tensor, images: Tensor) -> Tensor:
+    def forward(ctx: Any, layers: _Layers, theta: Tensor, images: Tensor) -> Tensor:
         ctx.layers = layers
-        ctx.save_for_backward(row, images)
-        logits, ctx.number = layers.forward(row, images)
+        ctx.save_for_backward(theta, images)
+        logits, ctx.number = layers.forward(theta, images)
         return logits
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
-        layers, (row, images) = ctx.layers, ctx.saved_tensors
-        to_row, to_images = ctx.needs_input_grad[1:]
-        if layers.number != ctx.number or (to_row and layers.spent):
-            _, ctx.number = layers.forward(row, images)
-        of_row = layers.by_row(gradient) if to_row else None
+        layers, (theta, images) = ctx.layers, ctx.saved_tensors
+        to_theta, to_images = ctx.needs_input_grad[1:]
+        if layers.number != ctx.number or (to_theta and layers.spent):
+            _, ctx.number = layers.forward(theta, images)
+        of_theta = layers.by_theta(gradient) if to_theta else None
         of_images = layers.by_images(gradient, tuple(images.shape[1:])) if to_images else None
-        return None, of_row, of_images
+        return None, of_theta, of_images
