@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from . import options
 from .output import note, print_json, print_table
@@ -76,6 +77,8 @@ def command(
     if every is not None and settings.pop("balanced"):
         raise click.BadParameter("not with --every.", param_hint="--balanced")
     if every is None:
+        if click.get_current_context().get_parameter_source("output") is ParameterSource.COMMANDLINE:
+            raise click.BadParameter("only --every writes files.", param_hint="--output")
         converged = _at_one_point(run, at, space, given, device, threads, as_json, settings)
     else:
         _check_whole_run(space, at)

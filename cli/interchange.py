@@ -55,7 +55,7 @@ def _numbers(context: click.Context, parameter: click.Parameter, text: str | Non
     callback=_object,
     metavar="JSON",
     help='What is known of the training, such as {"optimizer": "sgd", "learning_rate": 0.1, "batch_size": 128, '
-    '"seed": 0}; studies tell runs apart by it.',
+    '"seed": 0, "momentum": 0.9}, and anything else in which runs differ; runs of equal settings are replicates.',
 )
 @click.option("--map", "mappings", multiple=True, metavar="OLD=NEW[@AXES]", help="Rename a tensor. Repeatable.")
 @click.option("--strip", multiple=True, metavar="PREFIX", help="Strip a prefix of names. Repeatable.")

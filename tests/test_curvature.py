@@ -139,6 +139,9 @@ def test_every_index_ends_with_the_last() -> None:
         ({"optimizer": "adam", "learning_rate": 0.1}, None),
         ({"optimizer": "sgd", "learning_rate": 0.1, "method": "sam"}, None),
         ({}, None),
+        ({"imported": {}, "optimizer": "sgd", "learning_rate": 0.1, "momentum": 0.9}, 38.0),
+        ({"imported": {}, "optimizer": "sgd", "learning_rate": 0.1}, None),
+        ({"imported": {}, "optimizer": "sgd", "learning_rate": None, "momentum": 0.0}, None),
     ],
 )
 def test_edge_of_stability(config: dict[str, object], edge: float | None) -> None:

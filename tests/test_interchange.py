@@ -39,6 +39,7 @@ from landscape.problem.models import build_model, initialise
 from landscape.snapshots import load_snapshot, open_run, verify_run
 from landscape.study.ledger import Ledger
 from landscape.study.measure_config import MeasureConfig
+from landscape.study.selection import cells_of
 from landscape.study.survey import execute, make_plan
 
 ARGUMENTS = {"image_size": 4, "hidden": [3], "num_classes": 2}
@@ -452,9 +453,34 @@ def test_settings_that_are_known_are_kept(tmp_path: Path) -> None:
     known = {"optimizer": "sgd", "learning_rate": 0.1, "batch_size": 8, "seed": 1}
     config = open_run(small_import(tmp_path, settings=known)).description.config
     assert {name: config[name] for name in known} == known
-    for wrong in ({"lr": 0.1}, {"seed": "1"}, {"batch_size": True}):
-        with pytest.raises(ConfigurationError, match=r"settings .* unknown or of a wrong kind"):
+    for wrong in ({"betas": [0.9]}, {"seed": "1"}, {"batch_size": True}, {"dropout": float("nan")}):
+        with pytest.raises(ConfigurationError, match=r"settings .* of a wrong kind"):
             import_run([tmp_path / "0.pt"], tmp_path / "no", ImportOptions(settings=wrong))
+    for low in ({"learning_rate": 0}, {"learning_rate": -0.1}, {"batch_size": 0}, {"momentum": 1}):
+        with pytest.raises(ConfigurationError, match="cannot be"):
+            import_run([tmp_path / "0.pt"], tmp_path / "no", ImportOptions(settings=low))
+
+
+def test_further_settings_tell_cells_apart(tmp_path: Path) -> None:
+    """By momentum, or by anything else that a user names, runs are no replicates of each other."""
+    told: tuple[dict[str, Any], ...]
+    told = ({"weight_decay": 0.1}, {"weight_decay": 0.01}, {"momentum": 0.9}, {"augmentation": "crops"}, {}, {})
+    rows = []
+    for number, settings in enumerate(told):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        rows += rows_of(small_import(folder, settings=settings), folder / "ledger.sqlite")
+    others = [set(row["other_settings"].split(",")) - {f"dataset={SMALL}"} for row in rows]
+    assert others == [
+        {"weight_decay=0.1"},
+        {"weight_decay=0.01"},
+        {"momentum=0.9"},
+        {"augmentation=crops"},
+        set(),
+        set(),
+    ]
+    *distinct, first, second = cells_of(rows)
+    assert len({*distinct, first}) == 5 and first == second
 
 
 def test_without_a_dataset_it_says_so(tmp_path: Path) -> None:

@@ -54,6 +54,12 @@ def text():
 def silent():
     return nn.Flatten()
 
+def ending():
+    raise SystemExit(3)
+
+def probable():
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 10), nn.Softmax(1))
+
 class Nested:
     @staticmethod
     def make():
@@ -183,8 +189,9 @@ def test_without_a_model_buffers_are_kept_too(trained: nn.Module, tmp_path: Path
         ("own_networks:nothing", {}, "AttributeError"),
         ("no_such_module:make", {}, "no module 'no_such_module'"),
         ("own_networks:make", {"depth": 3}, "unexpected keyword argument 'depth'"),
-        ("own_networks:text", {}, "returned a str"),
+        ("own_networks:text", {}, "returned str"),
         ("own_networks:silent", {}, "without parameters"),
+        ("own_networks:ending", {}, r"ends the program \(exit code 3\)"),
         ("resnet18", {"weights": "DEFAULT"}, "weights would fetch weights"),
         ("resnet17", {}, "unknown model 'resnet17'"),
         ("fcn_resnet50", {}, "unknown model 'fcn_resnet50'"),
@@ -219,6 +226,14 @@ def test_outputs_that_are_no_logits(tmp_path: Path) -> None:
     import_run([tmp_path / "two.pt"], tmp_path / "two", ImportOptions(model=name))
     with pytest.raises(ModelError, match="returns tuple for one image"):
         load_problem(load_snapshot(tmp_path / "two"), "cpu", Given(model=name, dataset="mnist"))
+
+
+def test_outputs_that_are_probabilities_are_refused(tmp_path: Path) -> None:
+    """Their cross-entropy would be a number, but not that of the network."""
+    name = "own_networks:probable"
+    torch.save(make_model(name, {}, name).state_dict(), tmp_path / "softmax.pt")
+    with pytest.raises(ModelError, match="returns probabilities"):
+        import_run([tmp_path / "softmax.pt"], tmp_path / "run", ImportOptions(model=name, dataset="mnist"))
 
 
 def test_weights_and_buffers_are_filled_in(trained: nn.Module) -> None:

@@ -115,6 +115,7 @@ def test_a_row_is_identity_and_measurement(runs: Path, ledger: Ledger) -> None:
         "method_args": None,
         "learning_rate": 0.1,
         "batch_size": 16,
+        "other_settings": "dataset=small,epochs=2",
         "seed": 1,
         "epoch": 2,
         "step": 64,

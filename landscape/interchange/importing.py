@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -35,6 +36,8 @@ SETTINGS: dict[str, type | tuple[type, ...]] = {
     "batch_size": int,
     "seed": int,
 }
+# Whether it is told decides whether there is an edge of stability to be drawn.
+_OPTIONAL: dict[str, type | tuple[type, ...]] = {"momentum": (int, float)}
 UNKNOWN_DATA = "0" * 64
 
 
@@ -110,14 +113,29 @@ def _said_of(order: Order, names: Sequence[str]) -> list[str]:
 
 
 def _checked_settings(given: dict[str, Any]) -> dict[str, Any]:
-    wrong = [name for name, value in given.items() if name not in SETTINGS or not isinstance(value, SETTINGS[name])
-             or isinstance(value, bool)]  # fmt: skip
+    """Settings as a run stores them: those that every run has, momentum if it is told, and further ones."""
+    known = SETTINGS | _OPTIONAL
+    wrong = [name for name, value in given.items() if not _is_setting(value, known.get(name, (str, int, float)))]
     if wrong:
         raise ConfigurationError(
-            f"The settings {', '.join(wrong)} are unknown or of a wrong kind; those known are optimizer (text), "
-            "learning_rate (number), batch_size and seed (integers)."
+            f"The settings {', '.join(wrong)} are of a wrong kind: optimizer is a text, learning_rate and "
+            "momentum are numbers, batch_size and seed whole numbers, further ones texts or numbers."
         )
-    return {name: given.get(name) for name in SETTINGS}
+    low = [name for name in ("learning_rate", "batch_size") if name in given and not given[name] > 0]
+    if low or not 0 <= given.get("momentum", 0) < 1:
+        raise ConfigurationError(
+            f"The settings {', '.join(low) or 'momentum'} cannot be: learning_rate and batch_size are above 0, "
+            "and 0 ≤ momentum < 1."
+        )
+    settings = {name: given.get(name) for name in SETTINGS}
+    settings |= {name: given[name] for name in _OPTIONAL if name in given}
+    further = {name: value for name, value in given.items() if name not in known}
+    return settings | ({"further_settings": further} if further else {})
+
+
+def _is_setting(value: Any, kind: type | tuple[type, ...]) -> bool:
+    finite = not isinstance(value, float) or math.isfinite(value)
+    return isinstance(value, kind) and not isinstance(value, bool) and finite
 
 
 def _expected(name: str, model: nn.Module | None) -> Expected | None:

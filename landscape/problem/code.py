@@ -12,7 +12,8 @@ from typing import Any
 def call(name: str, *arguments: Any, **settings: Any) -> Any:
     """What the named function returns; its module may lie in the current folder, as for ``python -m``.
 
-    Raises whatever the module or the function raises; ModuleNotFoundError says where it was looked for.
+    Raises whatever the module or the function raises; ModuleNotFoundError says where it was looked for, and
+    RuntimeError that the code would have ended the program, as a training script does.
     """
     module, _, attribute = name.partition(":")
     here = os.getcwd()
@@ -22,6 +23,11 @@ def call(name: str, *arguments: Any, **settings: Any) -> Any:
         for part in attribute.split("."):
             found = getattr(found, part)
         return found(*arguments, **settings)
+    except SystemExit as error:
+        raise RuntimeError(
+            f"{module} ends the program (exit code {error.code}); put what is needed into a module that only "
+            "defines it, or its script under if __name__ == '__main__'"
+        ) from error
     finally:
         with contextlib.suppress(ValueError):
             sys.path.remove(here)

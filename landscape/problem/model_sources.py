@@ -105,7 +105,7 @@ def _built(name: str, build: Callable[[], Any], arguments: dict[str, Any]) -> nn
             f"model {name!r} cannot be built with {arguments}: {type(error).__name__}: {reason}."
         ) from error
     if not isinstance(model, nn.Module):
-        raise ModelError(f"{name} returned a {type(model).__name__}; it must return a torch.nn.Module.")
+        raise ModelError(f"{name} returned {type(model).__name__}; it must return a torch.nn.Module.")
     if not any(True for _ in model.parameters()):
         raise ModelError(f"{name} returned a network without parameters; there is nothing to measure.")
     return model.eval()

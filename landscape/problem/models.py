@@ -15,6 +15,8 @@ from torch import Generator, Tensor, nn
 from landscape.errors import ModelError
 
 Builder = Callable[..., nn.Sequential]
+# Outputs, none below 0, whose sum is as near to 1 are taken for probabilities.
+_PROBABILITIES = 1e-4
 
 
 def cnn(
@@ -125,6 +127,11 @@ def check_fit(model: nn.Module, images: Tensor, num_classes: int) -> None:
     if outputs.shape[1] < num_classes:
         raise ModelError(
             f"the model has {outputs.shape[1]} outputs for {num_classes} classes; set its num_classes."
+        )
+    if outputs.shape[1] > 1 and bool((outputs >= 0).all()) and abs(float(outputs.sum()) - 1) < _PROBABILITIES:
+        raise ModelError(
+            "the model returns probabilities, ≥ 0 and of sum 1; it must return logits: leave its softmax out, or "
+            "return the logarithm of its outputs."
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -184,9 +185,12 @@ def _checked_images(what: str, images: Array) -> torch.Tensor:
         return pixels / 255
     least, most = pixels.min().item(), pixels.max().item()
     if not (least >= 0 and most <= 1):  # NaN is neither
+        cure = "Undo a normalisation, or divide by the largest value."
+        if math.isnan(least):
+            cure = "Find where the values that are not numbers come from."
         raise DatasetError(
             f"{what}: values go from {least:g} to {most:g}; images are uint8, or floats in [0, 1] without NaN. "
-            "Undo a normalisation, or divide by the largest value."
+            f"{cure}"
         )
     return pixels
 

@@ -62,7 +62,7 @@ def make_directory(path: Path) -> None:
 def check_free(target: Path) -> None:
     """RunConflictError if there is anything at ``target``."""
     if os.path.lexists(target):
-        raise RunConflictError(f"{target} already exists. Choose a path that does not.")
+        raise RunConflictError(f"{target} already exists. Choose another path, or remove it first.")
 
 
 @contextlib.contextmanager

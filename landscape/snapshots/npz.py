@@ -85,7 +85,7 @@ def read_array(path: Path, file: IO[bytes], size: int, name: str) -> Array:
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(file)
         if dtype.kind not in "fiu" or dtype.hasobject:
-            raise UnsafeFileError(f"{path}: {name!r} holds {dtype}, no plain numbers. Write an array of floats.")
+            raise UnsafeFileError(f"{path}: {name!r} holds {dtype}, no plain numbers. Write an array of numbers.")
         expected = math.prod(shape) * dtype.itemsize
         if min(shape, default=0) < 0 or expected > size:
             raise CorruptSnapshotError(

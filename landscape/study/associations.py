@@ -130,6 +130,7 @@ class Correlations:
     simpson: bool
     fgsm_gap: FgsmGap
     masking: Mapping[str, int]  # rows by the verdict of the masking audit at ε
+    audit_samples: int | None  # the fewest images on which an audit rests; None if no row tells
     adjusted: Adjusted
     levels: Levels
     granulated: tuple[Granulated, ...]

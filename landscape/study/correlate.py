@@ -64,6 +64,7 @@ def correlate(rows: Rows, config: CorrelateConfig | None = None, repeats: Sequen
         simpson=primary.is_simpson,
         fgsm_gap=_fgsm_gap(kept, columns),
         masking=_count_masking(kept, config),
+        audit_samples=_fewest(kept, "audit_samples"),
         adjusted=adjust(kept, columns, config),
         levels=over_levels(kept, config),
         granulated=over_settings(kept, columns, config),
@@ -127,6 +128,11 @@ def _fgsm_gap(rows: Rows, columns: Columns) -> FgsmGap:
     gap = published - exact
     means = map(float, (gap.mean(), gap.max(), published.mean(), exact.mean(), mean_worst))
     return FgsmGap(int(both.sum()), *means)
+
+
+def _fewest(rows: Rows, name: str) -> int | None:
+    told = [value for value in numbers(rows, name) if math.isfinite(value)]
+    return int(min(told)) if told else None
 
 
 def _count_masking(rows: Rows, config: CorrelateConfig) -> dict[str, int]:

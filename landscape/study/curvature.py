@@ -62,10 +62,13 @@ class Trajectory:
         """Sharpness above which gradient descent is unstable, 2 (1 + β)/η; None for other optimizers and methods.
 
         Of the full-batch loss, with momentum β (Cohen et al. 2021, §2); steps of small batches stay below it.
+        None, too, where an imported run does not tell its learning rate η or its momentum.
         """
         if self.config.get("optimizer") != "sgd" or self.config.get("method", PLAIN) != PLAIN:
             return None
-        return 2 * (1 + float(self.config.get("momentum", 0.0))) / float(self.config["learning_rate"])
+        momentum = self.config.get("momentum", None if "imported" in self.config else 0.0)
+        rate = self.config.get("learning_rate")
+        return 2 * (1 + float(momentum)) / float(rate) if rate and momentum is not None else None
 
 
 def every_index(count: int, every: int) -> list[int]:

@@ -19,7 +19,7 @@ AXES = {
     "optimizer": ("optimizer",),
     "method": ("method", "method_args"),
 }
-FIXED = ("model", "model_args")
+FIXED = ("model", "model_args", "other_settings")
 
 
 def over_settings(rows: Rows, columns: Columns, config: CorrelateConfig) -> tuple[Granulated, ...]:

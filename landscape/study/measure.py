@@ -56,7 +56,7 @@ def measure_samples(
 ) -> Measured:
     """Measure one snapshot as `measure`, and keep what was found of each sample.
 
-    Neighbours of one run that share ``traces`` are traced once for all; their rows are the same.
+    Snapshots of equal networks that share ``traces`` are traced once for all; their rows are the same.
 
     Arrays: ``d_x`` and ``w_x`` ``(C, x_samples)``; ``fgsm_published`` and ``fgsm_exact``, who stands,
     ``(E, attack_samples)``; ``ladder_correct`` ``(R, E, ladder_samples)``, ``ladder_distance``

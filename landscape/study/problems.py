@@ -46,7 +46,7 @@ def load_problem(
 ) -> Problem:
     """Rebuild a snapshot's model, and load its data, or the data that the caller gives.
 
-    Neighbours of one run may share ``traces``; they are used where a network consists of its parameters only.
+    Snapshots of equal networks may share ``traces``; they are used where one consists of its parameters only.
 
     Raises:
         ModelError: If the parameters do not fit the model, or it needs code that the caller does not name.

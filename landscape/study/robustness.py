@@ -71,7 +71,7 @@ def _rungs(*names: str) -> list[Rung]:
 
 
 def _ladder_columns(ladder: Ladder) -> Row:
-    row: Row = {"boundary_median": _quantile(ladder.nearest, 0.5)}
+    row: Row = {"boundary_median": _quantile(ladder.nearest, 0.5), "audit_samples": ladder.correct.shape[2]}
     for i, radius in enumerate(ladder.eps):
         row[attack_column("worst_case", radius)] = ladder.worst_accuracy[i].item()
         for name in _SHOWN:

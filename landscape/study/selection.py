@@ -23,7 +23,10 @@ from landscape.study.columns import (
 )
 
 REASONS = ("failed", "repeated", "diverged", NOT_REACHED, BELOW_MINIMUM)
-CELL = ("model", "model_args", "optimizer", "method", "method_args", "learning_rate", "batch_size")
+CELL = (
+    *("model", "model_args", "optimizer", "method", "method_args"),
+    *("learning_rate", "batch_size", "other_settings"),
+)
 # Tables that were written before there were methods hold plain runs.
 _BEFORE_METHODS: Row = {"method": PLAIN}
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
@@ -23,6 +25,7 @@ from landscape.study.measure import VERSION, Measured, measure_samples
 from landscape.study.measure_config import MeasureConfig
 from landscape.study.problems import data_subject
 from landscape.traces import Traces
+from landscape.training.config import TrainingConfig
 from landscape.training.methods import arguments_text
 
 # Snapshots of one run that a worker measures in one go: few, so that little is under way when all is killed and
@@ -51,6 +54,12 @@ class Task:
 
 
 Chunk = tuple[Task, ...]
+
+# Networks whose traces a worker keeps.
+_NETWORKS = 4
+
+# Settings of a training that have no column of their own, and their usual values.
+_OTHERS = {name: getattr(TrainingConfig(), name) for name in ("dataset", "epochs", "loss", "momentum")}
 
 
 @dataclass(frozen=True)
@@ -176,8 +185,15 @@ def execute(
 def measure_chunk(chunk: Chunk) -> list[tuple[Measured, float]]:
     """Measure snapshots of one run, a failure as a row, each with its seconds; what workers execute."""
     opened: list[Run] = []
-    traces = Traces()
+    network = canonical({name: chunk[0].subject[name] for name in ("model", "model_args")})
+    traces = _traces_of(network, threading.get_ident())
     return [_measure_timed(task, opened, traces) for task in chunk]
+
+
+@functools.lru_cache(maxsize=_NETWORKS)
+def _traces_of(network: str, thread: int) -> Traces:
+    """Traces that all snapshots of one network share in a thread; to trace takes as long as 30 gradients."""
+    return Traces()
 
 
 def _measure_timed(task: Task, opened: list[Run], traces: Traces) -> tuple[Measured, float]:
@@ -219,6 +235,14 @@ def _check_settings(run: Run) -> None:
     wrong += [name for name, kind in optional.items() if name in given and not isinstance(given[name], kind)]
     if wrong:
         raise CorruptSnapshotError(f"{run.path}: its settings {', '.join(wrong)} are missing or of a wrong kind.")
+
+
+def _other_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a training without a column of their own, as far as they are not the usual ones."""
+    told = {name: config[name] for name in _OTHERS if config.get(name) is not None}
+    further = config.get("further_settings")
+    unusual = {name: value for name, value in told.items() if value != _OTHERS[name]}
+    return unusual | (further if isinstance(further, dict) else {})
 
 
 @dataclass(frozen=True)
@@ -270,6 +294,7 @@ def _task(run: Run, at: str, request: _Request) -> Task:
         "method_args": arguments_text(settings.get("method_args", {})) or None,
     }
     identity |= {name: settings.get(name) for name in ("optimizer", "learning_rate", "batch_size", "seed")}
+    identity["other_settings"] = arguments_text(_other_settings(settings)) or None
     subject = {
         "measurement": "row",
         "version": VERSION,

@@ -11,6 +11,9 @@ from landscape.study.associations import Correlations
 from landscape.study.columns import NOT_REACHED
 from landscape.study.details import number, p_value, rho, say_adjusted, say_levels, say_repeats, say_settings
 
+# Images of an audit from which on gaps of a few percentage points can be seen.
+_MANY_IMAGES = 100
+
 
 def outcome(association: Association, alpha: float) -> str:
     """``supported``, ``opposite``, ``not supported``, ``unsettled`` or ``not testable``, within cells.
@@ -170,7 +173,10 @@ def _say_masking(c: Correlations) -> str:
     if not c.masking:
         return ""
     counts = ", ".join(f"{count} {judgement}" for judgement, count in c.masking.items())
-    return f"The masking audit at ε = {c.config.eps:g} calls the runs: {counts}."
+    if c.audit_samples is None:
+        return f"The masking audit at ε = {c.config.eps:g} calls the runs: {counts}."
+    said = f"The masking audit at ε = {c.config.eps:g}, on {c.audit_samples} images a run, calls them: {counts}."
+    return said if c.audit_samples >= _MANY_IMAGES else f"{said} So few images show large gaps only."
 
 
 def _say_ratio(c: Correlations) -> str:
