@@ -48,6 +48,7 @@ from landscape.study.measure_config import MeasureConfig
 from landscape.study.problems import Problem, load_problem, theta_objective, x_objective
 from landscape.study.robustness import EFFORT, robustness_columns
 from landscape.study.searches import theta_distance, x_distance
+from landscape.traces import Traces
 
 RUNS = ("adam_lr0.0015_b16_seed0", "sgd_lr0.2_b128_seed1", "sgd_lr0.01_b16_seed2")
 CONFIG = MeasureConfig()
@@ -83,7 +84,8 @@ def compare(name: str, rounds: int) -> dict[str, Any]:
     snapshot = load_snapshot(f"embedded:runs/{name}")
     problem = load_problem(snapshot, "cpu")
     own, found = our_parts(problem)
-    measure_samples(snapshot, CONFIG, "cpu")  # to warm up: programs are traced once a process
+    traces = Traces()  # which a worker makes once for all networks that are alike
+    measure_samples(snapshot, CONFIG, "cpu", traces=traces)
     settings = their_settings(problem, found)
     theirs = their_parts(problem, settings)
     seconds: dict[str, list[float]] = {}
@@ -91,7 +93,7 @@ def compare(name: str, rounds: int) -> dict[str, Any]:
         for side, parts in (("ours", own), ("theirs", theirs)):
             for part in PARTS:
                 seconds.setdefault(f"{side} {part}", []).append(clock(parts[part]))
-        whole = clock(lambda: measure_samples(snapshot, CONFIG, "cpu"))
+        whole = clock(lambda: measure_samples(snapshot, CONFIG, "cpu", traces=traces))
         seconds.setdefault("ours row", []).append(whole)
     medians = {what: statistics.median(values) for what, values in seconds.items()}
     medians["theirs row"] = sum(medians[f"theirs {part}"] for part in PARTS)
