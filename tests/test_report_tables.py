@@ -102,6 +102,17 @@ def test_settings_that_differ_are_columns_and_numbers_from_csv_are_the_same_cell
     assert batches == [16, 128] * 4  # by number, not by letter
 
 
+def test_runs_that_differ_in_another_setting_are_in_other_cells() -> None:
+    """Such as momentum, which has no column of its own."""
+    rows = [
+        row | ({"other_settings": "epochs=9,momentum=0.9"} if row["seed"] == 0 else {}) for row in study_rows()
+    ]
+    found = correlate(rows, FAST)
+    assert found.primary.num_cells == 24
+    records = masking_table(rows, found).records()
+    assert {(r["other_settings"], r["n"]) for r in records} == {("epochs=9, momentum=0.9", 1), (None, 2)}
+
+
 def test_too_many_cells_are_put_together_and_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [row | {"learning_rate": 0.001 * (1 + i)} for i, row in enumerate(study_rows())]
     whole = masking_table(rows, correlate(rows, FAST))

@@ -98,7 +98,7 @@ def _setting(row: Mapping[str, Cell], name: str) -> TableCell:
     (value,) = numbers([row], name)
     if not math.isnan(value):
         return value
-    if name == "method_args":  # those without arguments lack nothing
+    if name in ("method_args", "other_settings"):  # those without lack nothing
         return (str(row.get(name) or "")).replace(",", ", ") or None
     return method_of(row) if name == "method" else text(row.get(name))
 

@@ -26,7 +26,7 @@ from landscape.study.columns import (
 GRADE = "grade"
 # A sweep over random learning rates has as many as runs: no list of boxes to tick would help.
 MAX_RATES = 60
-_SETTINGS = ("optimizer", "method", "learning_rate", "batch_size", "seed", "epoch", "at")
+_SETTINGS = ("optimizer", "method", "learning_rate", "batch_size", "other_settings", "seed", "epoch", "at")
 _COUNTS = ("batch_size", "seed", "epoch")
 
 
