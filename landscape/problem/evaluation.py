@@ -2,8 +2,8 @@
 
 A convolution of few channels leaves most of a vector unit empty, and torch pools and differentiates it slowly.
 Where a network consists of layers that `landscape.problem.stacked_layers` knows, they compute the same, but for
-rounding, in about half of the time, if there are many images. Other networks, other devices, and what is not finite
-are left to torch.
+rounding, in about half of the time, if there are many images. Other networks, other devices, and what is not
+finite are left to torch.
 """
 
 from __future__ import annotations
