@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -73,6 +75,18 @@ def test_a_graph_lasts_whatever_is_computed_in_between() -> None:
     first = torch.autograd.grad(of_row.square().sum(), row, retain_graph=True)[0]
     torch.autograd.grad(of_row.square().sum(), leaf, retain_graph=True)
     assert torch.equal(torch.autograd.grad(of_row.square().sum(), row)[0], first)
+
+
+def test_threads_share_an_evaluation_and_copies_do_not() -> None:
+    model, x = network("cnn"), images(40)
+    found = evaluation(model, (1, 28, 28))
+    with ThreadPoolExecutor(4) as pool:
+        shares = list(pool.map(lambda i: gradients(found.of_images, x[i : i + 7])[0], [*range(30)] * 4))
+    for i, share in zip([*range(30)] * 4, shares, strict=True):
+        assert_close(share, gradients(model, x[i : i + 7])[0])
+    other = copy.deepcopy(found)
+    assert other.layers is not None and other.layers is not found.layers and other.model is not model
+    assert_close(gradients(other.of_images, x)[0], gradients(model, x)[0])
 
 
 def test_ties_are_broken_as_torch_breaks_them() -> None:

@@ -8,6 +8,7 @@ finite are left to torch.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,13 +72,18 @@ def _is_fit(images: Tensor) -> bool:
 
 
 class _Layers:
-    """A network's layers, and which call of `forward` they remember for `backward`."""
+    """A network's layers, and which call of `forward` they remember; whoever calls them holds the lock."""
 
     def __init__(self, model: nn.Module, shape: tuple[int, ...]) -> None:
         self.network, self.number, self.spent = StackedNetwork(model, shape), 0, False
+        self.lock, self._made_of = threading.Lock(), (model, shape)
         # Where parameters are: to ask the model for them takes as long as a layer.
         self._places = [(module, name) for module in model.children() for name in module._parameters]
         self._room = self.network.num_columns - self.network.num_parameters
+
+    def __reduce__(self) -> tuple[type[_Layers], tuple[nn.Module, tuple[int, ...]]]:
+        """Copies begin anew, with a lock of their own."""
+        return _Layers, self._made_of
 
     def theta(self) -> Tensor:
         """The model's parameters as they are now, detached and padded, ``(S,)``."""
@@ -113,7 +119,8 @@ class _Logits(torch.autograd.Function):
     def forward(ctx: Any, layers: _Layers, theta: Tensor, images: Tensor) -> Tensor:
         ctx.layers = layers
         ctx.save_for_backward(theta, images)
-        logits, ctx.number = layers.forward(theta, images)
+        with layers.lock:
+            logits, ctx.number = layers.forward(theta, images)
         return logits
 
     @staticmethod
@@ -121,8 +128,9 @@ class _Logits(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
         layers, (theta, images) = ctx.layers, ctx.saved_tensors
         to_theta, to_images = ctx.needs_input_grad[1:]
-        if layers.number != ctx.number or (to_theta and layers.spent):
-            _, ctx.number = layers.forward(theta, images)
-        of_theta = layers.by_theta(gradient) if to_theta else None
-        of_images = layers.by_images(gradient, tuple(images.shape[1:])) if to_images else None
+        with layers.lock:
+            if layers.number != ctx.number or (to_theta and layers.spent):
+                _, ctx.number = layers.forward(theta, images)
+            of_theta = layers.by_theta(gradient) if to_theta else None
+            of_images = layers.by_images(gradient, tuple(images.shape[1:])) if to_images else None
         return None, of_theta, of_images
