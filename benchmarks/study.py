@@ -116,9 +116,8 @@ def our_parts(problem: Problem) -> tuple[dict[str, Callable[[], object]], dict[s
     }
     in_theta, in_x = theta_distance(theta, pairs, CONFIG), x_distance(problem, x, CONFIG)
     few = attacked.images[: CONFIG.ladder_samples], attacked.labels[: CONFIG.ladder_samples]
-    boundary = nearest_boundary(
-        problem.model, *few, [Ball(1.0)], EFFORT.boundary_budget, EFFORT.boundary_restarts
-    )[0].nearest
+    effort = EFFORT.boundary_budget, EFFORT.boundary_restarts, EFFORT.boundary_classes
+    boundary = nearest_boundary(problem.model, *few, [Ball(1.0)], *effort)[0].nearest
     return parts, {
         "d_theta": torch.where(in_theta.reached, in_theta.distance, torch.inf),
         "d_x": torch.where(in_x.reached, in_x.distance, torch.inf),

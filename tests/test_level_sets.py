@@ -309,21 +309,25 @@ def test_the_ray_to_another_level_replaces_a_longer_one() -> None:
 
     def found(direction: Tensor, radius: float) -> Nearest:
         ray = torch.tensor([radius], dtype=torch.float64)
-        return Nearest(
-            direction, ray, Ends(direction, ray, 2 * ray, ray > 0, torch.zeros(1, dtype=torch.int64)), ray[None]
-        )
+        ends = Ends(direction, ray, 2 * ray, ray > 0, torch.zeros(1, dtype=torch.int64))
+        return Nearest(direction, ray, ends, ray[None])
 
-    level, above = torch.tensor(1.0, dtype=torch.float64), found(up, 2.0)
-    followed = search._follow(level, found(right, 5.0), above, downwards=True)
+    def follow(here: Nearest, there: Nearest, turned: bool) -> Nearest:
+        levels, due = torch.ones(1, dtype=torch.float64), torch.ones(1, dtype=torch.bool)
+        (point,) = search._follow(levels, [here], [there], due, turned)
+        return here.with_point(*point)
+
+    above = found(up, 2.0)
+    followed = follow(found(right, 5.0), above, turned=True)
     assert followed.radius.tolist() == pytest.approx([1.0], rel=1e-3)
     assert torch.allclose(followed.direction, up, atol=1e-3)
     assert followed.radii[:, 0].tolist() == pytest.approx([5.0, 1.0], rel=1e-3)  # one more search has ended
     best = found(right, 0.5)
-    assert search._follow(level, best, above, downwards=True).radius.tolist() == [0.5]
-    assert search._follow(level, best, above, downwards=False) is best  # φ is below the level within the radius
-    assert search._follow(level, best, found(right, 2.0), downwards=True) is best
+    assert follow(best, above, turned=True).radius.tolist() == [0.5]
+    assert follow(best, above, turned=False).radii.tolist() == [[0.5], [math.inf]]  # φ is below within the radius
+    assert follow(best, found(right, 2.0), turned=True).radii.tolist() == [[0.5], [math.inf]]
     beside = torch.nn.functional.normalize(right + 0.1 * up)
-    nearer = search._follow(level, found(right, 1.2), found(beside, 0.5), downwards=False)
+    nearer = follow(found(right, 1.2), found(beside, 0.5), turned=False)
     assert nearer.radius.tolist() == pytest.approx([1.0], rel=1e-3)
 
 

@@ -1,8 +1,8 @@
-"""Search over all levels of an Objective: the ends of one level are the starts of the next."""
+"""Search over all levels of an Objective, one after the other or, from many origins, side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -28,7 +28,10 @@ _OTHER = 0.3
 # Points this far above the level, in units of the climb, are looked at.
 _ABOVE = 1e-4
 FAR = 30.0
-_NOTHING = torch.zeros(0, dtype=torch.int64)
+# From so many origins on, levels are searched side by side: few rows at a time would cost as much as many. So many
+# numbers are in the displacements of what is searched together.
+_MANY = 8
+_TOGETHER = 2**26
 # Lanczos steps for starts; each holds a vector.
 _LANCZOS, _FEW_LANCZOS = 30, 8
 
@@ -72,14 +75,49 @@ class Continuation(Origins):
         return self.gauge.clip(direction * factor[:, None])
 
     def run(self, levels: Tensor, starts: Starts) -> list[Nearest]:
-        """Search all levels; results come in the order of ``levels``, ``(C,)``.
-
-        Upwards, the ends of one level are the starts of the next. Another branch of minima may be nearer at high
-        levels, to which the best ends of the lowest do not lead: so the highest is searched from its other ends,
-        too, of large vectors from the first starts, and what is found there is followed downwards.
-        """
+        """Search all levels; results come in the order of ``levels``, ``(C,)``."""
         order = torch.argsort(levels)
-        ascending = levels[order]
+        many = self.rows >= _MANY and not is_large(self.gradient)
+        found = (self._side_by_side if many else self._upwards_and_back)(levels[order], starts)
+        back = torch.argsort(order)
+        return [self._exact(level, found[i]) for level, i in zip(levels, back.tolist(), strict=True)]
+
+    def _side_by_side(self, ascending: Tensor, starts: Starts) -> list[Nearest]:
+        """Search all levels from the same starts, then exchange directions between neighbours."""
+        found: list[Nearest] = []
+        for some in ascending.split(self._together(len(starts))):
+            rays = self.rays(some, len(starts))
+            found += nearest(rays, starts.tiled(len(some)), self.effort, self.generator).split(self.rows)
+        self._exchange(ascending, found)
+        return found
+
+    def _together(self, vectors: int) -> int:
+        """How many times so many vectors for each origin may be held together, at least 1."""
+        return max(1, _TOGETHER // max(1, vectors * self.gradient.numel()))
+
+    def _exchange(self, ascending: Tensor, found: list[Nearest]) -> None:
+        """Follow directions to neighbouring levels as long as they lead to nearer points."""
+        pairs = [(i, j) for i in range(len(found)) for j in (i - 1, i + 1) if 0 <= j < len(found)]
+        fresh = torch.ones(len(found), self.rows, dtype=torch.bool, device=ascending.device)
+        for _ in range(len(found) - 1):
+            if not fresh.any():
+                break
+            before = [each.radius for each in found]
+            for some in torch.tensor(pairs).split(self._together(1)):
+                here, there = some.T.tolist()
+                pair = [found[i] for i in here], [found[j] for j in there]
+                points = self._follow(ascending[here], *pair, fresh[there].flatten(), turned=True)
+                for i, point in zip(here, points, strict=True):
+                    found[i] = found[i].with_point(*point)
+            fresh = torch.stack([each.radius < radius for each, radius in zip(found, before, strict=True)])
+
+    def _upwards_and_back(self, ascending: Tensor, starts: Starts) -> list[Nearest]:
+        """Search one level after the other: the ends of one are the starts of the next.
+
+        Another branch of minima may be nearer at high levels, to which the best ends of the lowest do not lead: so
+        the highest is searched from its other ends, too, of large vectors from the first starts, and what is found
+        there is followed downwards.
+        """
         found = [self._search(ascending[0], starts)]
         others = starts
         if not is_large(self.gradient):  # what is not made anew is held all the time
@@ -87,21 +125,23 @@ class Continuation(Origins):
         for lower, level in pairwise(ascending):
             ends = found[-1].ends
             onward = self._moved(ends, self._followed(ends), lower, level)
-            found[-1] = replace(found[-1], ends=ends.take(_NOTHING))
+            found[-1] = found[-1].without_ends()
             del ends
             result = self._search(level, onward)
             del onward  # in large models its memory is needed
             result = self._again(level, starts, result, ~torch.isfinite(result.radius))
             if level == ascending[-1]:  # its ends lead to no other level
-                result = replace(result, ends=result.ends.take(_NOTHING))
+                result = result.without_ends()
                 result = self._again(level, others, result, torch.ones_like(result.radius, dtype=torch.bool))
             found.append(result)
-        for lower in range(len(found) - 2, -1, -1):
-            found[lower] = self._follow(ascending[lower], found[lower], found[lower + 1], downwards=True)
-        for upper in range(1, len(found)):
-            found[upper] = self._follow(ascending[upper], found[upper], found[upper - 1], downwards=False)
-        back = torch.argsort(order)
-        return [self._exact(level, found[i]) for level, i in zip(levels, back.tolist(), strict=True)]
+        everyone = torch.ones(self.rows, dtype=torch.bool, device=ascending.device)
+        downwards, upwards = range(len(found) - 2, -1, -1), range(1, len(found))
+        for numbers, step in ((downwards, 1), (upwards, -1)):
+            for i in numbers:  # upwards, other directions were among the starts
+                pair = [found[i]], [found[i + step]]
+                (point,) = self._follow(ascending[i : i + 1], *pair, everyone, turned=step > 0)
+                found[i] = found[i].with_point(*point)
+        return found
 
     def _exact(self, level: Tensor, found: Nearest) -> Nearest:
         direction, radius = on_level(self.rays(level, 1), found.direction, found.radius)
@@ -110,11 +150,11 @@ class Continuation(Origins):
     def _search(self, level: Tensor, starts: Starts) -> Nearest:
         return nearest(self.rays(level, len(starts)), starts, self.effort, self.generator)
 
-    def rays(self, level: Tensor, count: int) -> Rays:
-        """Rays of ``count`` starts for every origin, start-major."""
-        rows = torch.arange(self.rows, device=level.device).repeat(count)
-        target = self.to_search(level).expand(len(rows))
-        return Rays(self.psi.take(rows), self.gauge.take(rows), self.height[rows], target, self.counter)
+    def rays(self, levels: Tensor, count: int) -> Rays:
+        """Rays of ``count`` starts for every origin on one or several levels: start-major, origins in a row."""
+        targets = self.to_search(levels).reshape(-1).repeat_interleave(self.rows).repeat(count)
+        rows = torch.arange(self.rows, device=levels.device).repeat(len(targets) // self.rows)
+        return Rays(self.psi.take(rows), self.gauge.take(rows), self.height[rows], targets, self.counter)
 
     def _followed(self, ends: Ends) -> Tensor:
         """Which ends are followed to the next level, ``(S, B)``: not those far behind the best."""
@@ -155,31 +195,33 @@ class Continuation(Origins):
             torch.cat([result.radii, again.radii]),
         )
 
-    def _follow(self, level: Tensor, found: Nearest, neighbour: Nearest, downwards: bool) -> Nearest:
-        """Descend at this level from the direction of the neighbouring level's nearest point.
+    def _follow(
+        self, levels: Tensor, found: Sequence[Nearest], neighbours: Sequence[Nearest], due: Tensor, turned: bool
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Points on K levels from the directions of the nearest points on neighbouring levels; inf for none.
 
-        Where φ is above the level there within the radius found; downwards also where that direction is another
-        one. Upwards, such directions were among the starts.
+        Where φ is above the level there within the radius found, or where nothing was found.
+
+        Args:
+            levels: ``(K,)``.
+            found: On them.
+            neighbours: On the neighbouring ones.
+            due: Which rows to look at, ``(K B,)`` bool.
+            turned: Whether a direction that is another one is reason enough, too.
         """
-        rays = self.rays(level, 1)
-        known = torch.isfinite(neighbour.radius) & (rays.height < rays.target)
-        apart = norm_of(neighbour.direction - found.direction, 2) > _OTHER * norm_of(found.direction, 2)
-        reach = torch.where(torch.isfinite(found.radius), found.radius, torch.nan)
-        above = rays.excess(neighbour.direction, reach) > _ABOVE * rays.climb
-        due = known & (above | (apart & downwards))
-        if not due.any():
-            return found
-        rows = torch.nonzero(due)[:, 0]
-        guess = torch.minimum(neighbour.radius, 1.2 * found.radius)[rows]
-        direction, radius = refine(rays.take(rows), neighbour.direction[rows], guess, self.effort)
-        better = radius < found.radius[rows]
-        ends = torch.full_like(found.radius, torch.inf).index_copy(0, rows, radius)
-        return replace(
-            found,
-            direction=found.direction.index_copy(0, rows[better], direction[better]),
-            radius=found.radius.index_copy(0, rows[better], radius[better]),
-            radii=torch.cat([found.radii, ends[None]]),
-        )
+        rays = self.rays(levels, 1)
+        own, direction = torch.cat([f.radius for f in found]), torch.cat([f.direction for f in found])
+        radius, theirs = torch.cat([n.radius for n in neighbours]), torch.cat([n.direction for n in neighbours])
+        other = norm_of(theirs - direction, 2) > _OTHER * norm_of(direction, 2)
+        del direction
+        reach = torch.where(torch.isfinite(own), own, torch.nan)
+        reason = (rays.excess(theirs, reach) > _ABOVE * rays.climb) | torch.isinf(own) | (other & turned)
+        rows = torch.nonzero(due & torch.isfinite(radius) & (rays.height < rays.target) & reason)[:, 0]
+        lengths = torch.full_like(own, torch.inf)
+        if len(rows):
+            guess = torch.minimum(radius, 1.2 * own)[rows]
+            theirs[rows], lengths[rows] = refine(rays.take(rows), theirs[rows], guess, self.effort)
+        return list(zip(theirs.split(self.rows), lengths.split(self.rows), strict=True))
 
     def _eigenvectors(self, lowest: Tensor) -> Tensor:
         """± the two leading eigenvectors, as long as the quadratic model √(2 (c − φ)/λ) is to the lowest level."""

@@ -18,6 +18,8 @@ from landscape.geometry.vectors import dot, dots, norm_of
 # Sweeps of coordinate ascent on the multipliers. A rough solution is enough: the next cut corrects it.
 _SWEEPS = 20
 _REGULARISATION = 1e-4
+# They have settled when no sweep changes one by more than this share of the largest.
+_SETTLED = 1e-6
 _UNUSED = -torch.inf
 
 
@@ -136,11 +138,17 @@ def _descend(matrix: Tensor, target: Tensor, start: Tensor, sweeps: int) -> Tens
     missing = (target - torch.einsum("rmk,rk->rm", matrix, start)).T.contiguous()
     scale = 1 / columns.diagonal(dim1=0, dim2=1).T
     coordinates = list(zip(columns, missing, scale, strict=True))
-    for _ in range(sweeps):
+    before = torch.stack(weights)
+    for sweep in range(1, sweeps + 1):
         for i, (column, gap, inverse) in enumerate(coordinates):
             weight = torch.addcmul(weights[i], gap, inverse).clamp_min_(0)
             missing.addcmul_(column, weights[i] - weight)
             weights[i] = weight
+        if sweep.bit_count() == 1:  # after 1, 2, 4, ... sweeps
+            now = torch.stack(weights)
+            if ((now - before).abs() <= _SETTLED * now.amax(0)).all():
+                break
+            before = now
     return torch.stack(weights, 1)
 
 

@@ -56,6 +56,28 @@ class Nearest:
     ends: Ends  # of S B rays, start-major
     radii: Tensor  # (K, B) at which all searches ended, merged ones with their twin; inf where there was none
 
+    def without_ends(self) -> Nearest:
+        """The same without the ends, which take memory."""
+        return replace(self, ends=self.ends.take(torch.zeros(0, dtype=torch.int64, device=self.radius.device)))
+
+    def with_point(self, direction: Tensor, radius: Tensor) -> Nearest:
+        """One more search has ended, ``(B, n), (B,)``; inf where there was none."""
+        nearer = radius < self.radius
+        return replace(
+            self,
+            direction=torch.where(nearer[:, None], direction, self.direction),
+            radius=torch.where(nearer, radius, self.radius),
+            radii=torch.cat([self.radii, radius[None]]),
+        )
+
+    def split(self, origins: int) -> list[Nearest]:
+        """Parts of so many origins each, without the ends."""
+        none = self.without_ends().ends
+        parts = zip(
+            self.direction.split(origins), self.radius.split(origins), self.radii.split(origins, 1), strict=True
+        )
+        return [Nearest(direction, radius, none, radii) for direction, radius, radii in parts]
+
 
 def nearest(rays: Rays, starts: Starts, effort: Effort, generator: Generator) -> Nearest:
     """Search from all starts, then restart from the best points while the budget lasts.

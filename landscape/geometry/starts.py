@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Generator, Tensor
@@ -31,6 +32,10 @@ class Starts:
         """Starts that are held anyway, ``(S, B, n)``."""
         return Starts(tuple(lambda v=v: v for v in displacements))  # type: ignore[misc]
 
+    def tiled(self, count: int) -> Starts:
+        """The same for so many copies of the origins, ``(count B, n)``."""
+        return Starts(tuple(partial(_repeated, make, count) for make in self.makers))
+
     def among(self, rows: Tensor) -> Starts:
         """The same, NaN outside of the rows, ``(B,)`` bool."""
 
@@ -38,6 +43,10 @@ class Starts:
             return lambda: torch.where(rows[:, None], make(), torch.nan)
 
         return self if rows.all() else Starts(tuple(masked(make) for make in self.makers))
+
+
+def _repeated(make: Callable[[], Tensor], count: int) -> Tensor:
+    return make().repeat(count, 1)
 
 
 def random_directions(like: Tensor, count: int, generator: Generator) -> list[Callable[[], Tensor]]:

@@ -30,14 +30,22 @@ def blocks(vectors: Tensor) -> tuple[Tensor, ...]:
 
 
 def dot(first: Tensor, second: Tensor) -> Tensor:
-    """Inner products of rows, accumulated in float64, ``(…, n), (…, n) -> (…)``."""
-    parts = [(a * b).sum(-1, dtype=torch.float64) for a, b in zip(blocks(first), blocks(second), strict=True)]
+    """Inner products of rows, ``(…, n), (…, n) -> (…)``, float64.
+
+    Sums of float32 are pairwise, and lose no more than the rounding of the products does.
+    """
+    parts = [_total(a * b) for a, b in zip(blocks(first), blocks(second), strict=True)]
     return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
 
 
 def dots(vectors: Tensor, v: Tensor) -> Tensor:
     """Inner products of m vectors a row with one, ``(R, m, n), (R, n) -> (R, m)``."""
     return torch.stack([dot(vectors[:, i], v) for i in range(vectors.shape[1])], 1)
+
+
+def _total(numbers: Tensor) -> Tensor:
+    """Sums of rows in float64; numbers of half precision are widened first."""
+    return numbers.sum(-1).double() if numbers.dtype == torch.float32 else numbers.sum(-1, dtype=torch.float64)
 
 
 def finite(vectors: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ finite are left to torch.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.func import functional_call
 
+from landscape.problem.losses import loss_and_logit_gradient
 from landscape.problem.network import channels_last, detached, unravel
 from landscape.problem.stacked_network import StackedNetwork, stackable
 
@@ -34,16 +36,40 @@ class Evaluation:
     def of_images(self, images: Tensor) -> Tensor:
         """Logits ``(B, …) -> (B, K)`` with the model's own parameters, which get no gradient."""
         if self.layers is not None and _is_fit(images):
-            logits = self._stacked(self.layers.theta(), images)
+            logits = _stacked(self.layers, self.layers.theta(), images)
             if logits is not None:
                 return logits
         plain: Tensor = functional_call(self.model, detached(self.model), (channels_last(images),))
         return plain
 
+    def image_gradients(
+        self, images: Tensor, loss: Callable[..., Tensor], *labels: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits ``(B, K)``, losses ``(B,)`` and their gradients by the images ``(B, …)``, in one pass.
+
+        Args:
+            images: Samples that do not interact.
+            loss: Of logits and labels, one number a sample.
+            labels: Whatever else the loss takes, ``(B, …)`` each.
+        """
+        if self.layers is not None and _is_fit(images):
+            rows = [tensor.split(_TOGETHER) for tensor in (images, *labels)]
+            parts = [self.layers.image_gradients(*part, loss=loss) for part in zip(*rows, strict=True)]
+            known = [part for part in parts if part is not None]
+            if len(known) == len(parts):
+                logits, losses, gradients = (joined(column) for column in zip(*known, strict=True))
+                return logits, losses, gradients
+        with torch.enable_grad():
+            point = images.detach().requires_grad_()
+            logits = self.of_images(point)
+            losses = loss(logits, *labels)
+            (gradient,) = torch.autograd.grad(losses.sum(), point)
+        return logits.detach(), losses.detach(), gradient
+
     def of_parameters(self, row: Tensor, images: Tensor) -> Tensor:
         """Logits ``(n,), (B, …) -> (B, K)`` at a parameter vector."""
         if self.layers is not None and _is_fit(images) and row.dtype == images.dtype:
-            logits = self._stacked(self.layers.padded(row), images)
+            logits = _stacked(self.layers, self.layers.padded(row), images)
             if logits is not None:
                 return logits
         plain: Tensor = functional_call(self.model, unravel(self.model, row), (images,))
@@ -53,18 +79,27 @@ class Evaluation:
         """Images to take at a time where gradients are wanted, at most so many."""
         return most if self.layers is None else min(most, _TOGETHER)
 
-    def _stacked(self, theta: Tensor, images: Tensor) -> Tensor | None:
-        """Logits by the layers; None where they are not finite: a kernel padded by zeros makes NaN of infinity."""
-        parts = [_Logits.apply(self.layers, theta, part) for part in images.split(_TOGETHER)]
-        logits = torch.cat(parts) if len(parts) > 1 else parts[0]
-        return logits if logits.isfinite().all() else None
-
 
 def evaluation(model: nn.Module, shape: tuple[int, ...]) -> Evaluation:
     """How to evaluate a network on images of a shape ``(C, H, W)``; its parameters are looked up each time."""
     kinds = {parameter.dtype for parameter in model.parameters()}
     known = kinds in ({torch.float32}, {torch.float64}) and stackable(model, shape)
     return Evaluation(model, _Layers(model, shape) if known else None)
+
+
+def _stacked(layers: _Layers, theta: Tensor, images: Tensor) -> Tensor | None:
+    """Logits by the layers; None where they are not finite: a kernel padded by zeros makes NaN of infinity."""
+    if torch.is_grad_enabled():
+        parts = [_Logits.apply(layers, theta, part) for part in images.split(_TOGETHER)]
+    else:
+        parts = [layers.logits(theta, part) for part in images.split(_TOGETHER)]
+    logits = joined(parts)
+    return logits if logits.isfinite().all() else None
+
+
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """One tensor of its parts, one after the other; a single one is not copied."""
+    return torch.cat(list(parts)) if len(parts) > 1 else parts[0]
 
 
 def _is_fit(images: Tensor) -> bool:
@@ -94,11 +129,28 @@ class _Layers:
         """A parameter vector ``(n,)`` with the zeros that layers need behind it, ``(S,)``."""
         return nn.functional.pad(row, (0, self._room))
 
-    def forward(self, theta: Tensor, images: Tensor) -> tuple[Tensor, int]:
+    def forward(self, theta: Tensor, images: Tensor, differentiable: bool = True) -> tuple[Tensor, int]:
         """Logits ``(B, K)``, and the number of the call."""
         self.number, self.spent = self.number + 1, False
-        features = self.network.inputs(self.network.features(images)[None])
-        return self.network.logits(theta[None], features)[0], self.number
+        return self.network.logits(theta[None], self.network.columns(images), differentiable)[0], self.number
+
+    def logits(self, theta: Tensor, images: Tensor) -> Tensor:
+        """Logits ``(B, K)`` that get no gradient."""
+        with self.lock:
+            return self.forward(theta, images, differentiable=False)[0]
+
+    def image_gradients(
+        self, images: Tensor, *labels: Tensor, loss: Callable[..., Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Logits, losses and gradients by the images; None where a logit is not finite."""
+        with self.lock:
+            with torch.no_grad():
+                logits, _ = self.forward(self.theta(), images)
+                if not logits.isfinite().all():
+                    return None
+            losses, gradient = loss_and_logit_gradient(loss, logits, *labels)
+            with torch.no_grad():
+                return logits, losses, self.by_images(gradient, tuple(images.shape[1:]))
 
     def by_images(self, gradient: Tensor, shape: tuple[int, ...]) -> Tensor:
         """Gradient by the images ``(B, …)``, from that by the logits ``(B, K)``; any number of times."""

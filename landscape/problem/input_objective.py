@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from landscape.objectives import HessianVectorProduct, Objective, over_leading_dimension
-from landscape.problem.evaluation import Evaluation, evaluation
+from landscape.problem.evaluation import Evaluation, evaluation, joined
 from landscape.problem.gauss_newton import check_kind, gauss_newton_program
 from landscape.problem.log_objective import LogObjective
 from landscape.problem.losses import POSITIVE_LOSSES, log_odds_level, loss_by_name
@@ -45,14 +45,13 @@ class InputObjective:
 
     def value_and_grad(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """φ_i and ∇φ_i; rows do not interact, so the gradient of the sum holds every row's gradient."""
-        values, gradients = [], []
+        loss, values, gradients = loss_by_name(self.loss), [], []
         for part, y in self._chunks(z, self.evaluation.chunk(self.chunk)):
-            with torch.enable_grad():
-                point = part.detach().requires_grad_()
-                losses = self._losses(point, y)
-                gradients.append(torch.autograd.grad(losses.sum(), point)[0])
-            values.append(losses.detach().double())
-        return torch.cat(values), torch.cat(gradients)
+            images = part.detach().reshape(-1, *self.shape)
+            _, losses, gradient = self.evaluation.image_gradients(images, loss, y)
+            values.append(losses.double())
+            gradients.append(gradient.reshape(part.shape))
+        return joined(values), joined(gradients)
 
     def linearize(self, z: Tensor) -> HessianVectorProduct:
         """Hessian-vector product of every row at ``z``: B Hessians in one call."""

@@ -61,6 +61,22 @@ def loss_by_name(name: str) -> Loss:
     return LOSSES[name]
 
 
+def loss_and_logit_gradient(loss: Callable[..., Tensor], logits: Tensor, *labels: Tensor) -> tuple[Tensor, Tensor]:
+    """A loss ``(N,)`` and its gradient by the logits ``(N, K)``, in the same bits as autograd has them.
+
+    ∂LO/∂z_k = exp(z_k − logsumexp_{j≠y} z_j) for k ≠ y, and −1 for k = y. Other losses are left to autograd.
+    """
+    if loss is log_odds:
+        others, true = _split(logits.detach(), *labels)
+        total = torch.logsumexp(others, dim=1)
+        return total - true, (others - total[:, None]).exp().scatter(1, labels[0][:, None], -1.0)
+    with torch.enable_grad():
+        point = logits.detach().requires_grad_()
+        losses = loss(point, *labels)
+        (gradient,) = torch.autograd.grad(losses.sum(), point)
+    return losses.detach(), gradient
+
+
 def log_odds_level(levels: Tensor) -> Tensor:
     """Level of log-odds at which cross-entropy is c: LO = log(eᶜ − 1).
 

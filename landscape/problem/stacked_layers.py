@@ -21,13 +21,18 @@ _KNOWN = (nn.Conv2d, nn.Flatten, nn.Linear, nn.MaxPool2d, nn.ReLU)
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 # Numbers of 4 bytes in a line of the cache, which is as wide as the widest vector units.
 _ALIGNMENT = 16
+# Shapes of a name whose views are kept: where samples drop out one by one, most sizes come again.
+_VIEWS = 512
 
 
 class Layer(Protocol):
     """A layer with parameters; ``forward`` and ``backward`` come in turn."""
 
-    def forward(self, theta: Tensor, x: Tensor) -> Tensor:
-        """Outputs for the rows of ``theta`` ``(M, S)``, ``(M, F, B) -> (M, G, B)``."""
+    def forward(self, theta: Tensor, x: Tensor, differentiable: bool = True) -> Tensor:
+        """Outputs for the rows of ``theta`` ``(M, S)``, ``(M, F, B) -> (M, G, B)``.
+
+        Only if they are to be differentiable may `backward` come next.
+        """
 
     def backward(self, gradient: Tensor, into: Tensor | None, to_input: bool) -> Tensor:
         """Gradients, from that by the outputs of the last call.
@@ -49,20 +54,24 @@ class Workspace:
 
     def __init__(self) -> None:
         self._buffers: dict[str, Tensor] = {}
-        self._views: dict[str, tuple[Shape, Tensor]] = {}
+        self._views: dict[str, dict[Shape, Tensor]] = {}
 
     def __call__(self, name: str, shape: Shape, like: Tensor) -> Tensor:
         """A tensor of this shape with whatever is in it, ``(M, …)``; all members begin at aligned places."""
-        last = self._views.get(name)
-        if last is not None and last[0] == shape:
-            return last[1]
+        views = self._views.get(name)
+        view = views.get(shape) if views is not None else None
+        return self._made(name, shape, like) if view is None else view
+
+    def _made(self, name: str, shape: Shape, like: Tensor) -> Tensor:
         size = torch.Size(shape[1:]).numel()
         stride = aligned(size)
-        buffer = self._buffers.get(name)
-        if buffer is None or buffer.numel() < shape[0] * stride:
+        buffer, views = self._buffers.get(name), self._views.get(name)
+        if buffer is None or views is None or buffer.numel() < shape[0] * stride:
             buffer = self._buffers[name] = like.new_empty(shape[0] * stride)
+            views = self._views[name] = {}  # those of before would keep their memory
         view = buffer[: shape[0] * stride].view(shape[0], stride)[:, :size].view(shape)
-        self._views[name] = (shape, view)
+        if len(views) < _VIEWS:
+            views[tuple(shape)] = view
         return view
 
 
@@ -76,7 +85,7 @@ class LinearLayer:
         self.rectified, self._space = rectified, Workspace()
         self.x = self.w = self.y = torch.empty(0)
 
-    def forward(self, theta: Tensor, x: Tensor) -> Tensor:
+    def forward(self, theta: Tensor, x: Tensor, differentiable: bool = True) -> Tensor:
         """Outputs, see `Layer`."""
         self.x, self.w = self._rows("inputs", x), theta[:, self.weight].unflatten(1, self.shape)
         self.y = self._space("outputs", (len(theta), x.shape[2], self.shape[0]), theta)
@@ -136,7 +145,7 @@ class PooledConvolution:
         self.wide = self.patches = self.y = torch.empty(0)
         self.wins: tuple[Tensor, ...] = ()
 
-    def forward(self, theta: Tensor, x: Tensor) -> Tensor:
+    def forward(self, theta: Tensor, x: Tensor, differentiable: bool = True) -> Tensor:
         """Outputs, see `Layer`."""
         members, batch = len(theta), x.shape[2]
         self.wide = self._space("wide", (members, *self.spread.shape), theta)
@@ -144,7 +153,7 @@ class PooledConvolution:
         self.patches = self._patches(self._blocks(x))
         shape = (members, 4 * self.num_outputs, self.patches.shape[2])
         z = torch.bmm(self.wide, self.patches, out=self._space("outputs", shape, theta))
-        self.y = self._pool(z.view(members, 4, self.num_outputs, -1))
+        self.y = self._pool(z.view(members, 4, self.num_outputs, -1), differentiable)
         self.y += theta[:, self.bias, None]
         return self.y.relu_().view(members, -1, batch)
 
@@ -198,16 +207,17 @@ class PooledConvolution:
         total = self._space("sum", shape, patches).zero_()
         for i in range(side):
             for j in range(side):
-                total[..., i : i + rows, j * batch : (j + columns) * batch] += parts[:, :, i, :, j]
+                window = total[..., i : i + rows, j * batch : (j + columns) * batch]
+                window.add_(parts[:, :, i, :, j])
         return total.view(-1, channels, height, width, batch)
 
-    def _pool(self, z: Tensor) -> Tensor:
-        """The largest of four, ``(M, 4, O, R) -> (M, O, R)``; who won is kept, the first among equals."""
+    def _pool(self, z: Tensor, differentiable: bool) -> Tensor:
+        """The largest of four, ``(M, 4, O, R) -> (M, O, R)``; who won may be kept, the first among equals."""
         shape = (len(z), self.num_outputs, z.shape[3])
         upper, lower = (self._space(name, shape, z) for name in ("upper", "lower"))
         torch.maximum(z[:, 0], z[:, 1], out=upper)
         torch.maximum(z[:, 2], z[:, 3], out=lower)
-        pairs = ((z[:, 0], z[:, 1]), (z[:, 2], z[:, 3]), (upper, lower))
+        pairs = ((z[:, 0], z[:, 1]), (z[:, 2], z[:, 3]), (upper, lower)) if differentiable else ()
         self.wins = tuple(torch.ge(a, b, out=self._space(f"win {i}", shape, z)) for i, (a, b) in enumerate(pairs))
         return torch.maximum(upper, lower, out=upper)
 

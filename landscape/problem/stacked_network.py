@@ -34,6 +34,9 @@ class StackedNetwork:
         self.blocked = isinstance(layers[0], PooledConvolution)
         self.num_parameters = sum(p.numel() for p in model.parameters())
         self.num_columns = aligned(self.num_parameters + 1)
+        # Where each number of an image is among its features.
+        pixels = torch.arange(torch.Size(image).numel()).view(1, *image)
+        self.places = features_of(pixels, self.blocked)[0].argsort()
         self._space = Workspace()
 
     def stack(self, vectors: Tensor) -> Tensor:
@@ -50,24 +53,30 @@ class StackedNetwork:
         """Rows of features as layers take them, ``(M, B, F) -> (M, F, B)``."""
         return features.mT.contiguous() if self.blocked else features.mT
 
+    def columns(self, images: Tensor) -> Tensor:
+        """Images as layers take them, of one member, ``(B, C, H, W) -> (1, F, B)``."""
+        if not self.blocked:
+            return self.features(images).mT[None]
+        count, channels, height, width = images.shape
+        parts = images.reshape(count, channels, height // 2, 2, width // 2, 2).permute(1, 3, 5, 2, 4, 0)
+        return parts.reshape(1, -1, count)
+
     def images(self, gradient: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """The inverse of `features` and `inputs`, of one member, ``(1, F, B) -> (B, C, H, W)``."""
+        """The inverse of `columns`, ``(1, F, B) -> (B, C, H, W)``, in memory of its own."""
         if not self.blocked:
             return gradient[0].mT.reshape(-1, *shape).clone()  # layers write there again
-        channels, height, width = shape
-        parts = gradient.view(channels, 2, 2, height // 2, width // 2, -1)
-        return parts.permute(5, 0, 3, 1, 4, 2).reshape(-1, *shape)
+        return gradient[0].index_select(0, self.places).T.contiguous().view(-1, *shape)
 
     def chunks(self, samples: Samples, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Chunks of samples for all members, ``(1, F, B)``, with their labels."""
         for rows, y in zip(samples.features.split(size), samples.labels.split(size), strict=True):
             yield self.inputs(rows[None]), y
 
-    def logits(self, theta: Tensor, x: Tensor) -> Tensor:
+    def logits(self, theta: Tensor, x: Tensor, differentiable: bool = True) -> Tensor:
         """Logits ``(M, B, K)`` of samples ``(M, F, B)``, or of the same samples ``(1, F, B)`` for all members."""
         x = x.expand(len(theta), -1, -1)
         for layer in self.layers:
-            x = layer.forward(theta, x)
+            x = layer.forward(theta, x, differentiable)
         return x.mT.clone(memory_format=torch.contiguous_format)  # the last layer writes there again
 
     def backward(self, gradient: Tensor, into: Tensor) -> None:

@@ -48,6 +48,7 @@ class Effort:
     cw_searches: int = 5
     boundary_budget: int = 85  # of the search for the nearest boundary, gradients
     boundary_restarts: int = 2
+    boundary_classes: int = 4  # wrong classes towards which it starts
 
 
 FULL = Effort()
@@ -110,7 +111,11 @@ def _iterative(norm: float, effort: Effort) -> list[Rung]:
 
 def _minimum_norm(norm: float, effort: Effort) -> list[Rung]:
     text, settings = "fast adaptive boundary, by torchattacks", {"steps": effort.fab_steps}
-    search = {"budget": effort.boundary_budget, "restarts": effort.boundary_restarts}
+    search = {
+        "budget": effort.boundary_budget,
+        "restarts": effort.boundary_restarts,
+        "classes": effort.boundary_classes,
+    }
     return [
         _nearest("fab", text, norm, fab, settings, images_only=True, needs="torchattacks"),
         _nearest(BOUNDARY, "distance to the decision boundary", norm, nearest_boundary, search),

@@ -46,17 +46,11 @@ class Target:
         with torch.no_grad():
             return torch.cat([self.evaluation.of_images(part) for part in points.split(CHUNK)])
 
-    def gradient(self, points: Tensor, loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits ``(N, K)``, losses ``(N,)`` and gradients ``(N, …)`` in one pass.
-
-        Samples do not interact, so that the gradient of the sum holds the gradient of each.
-        """
-        with torch.enable_grad():
-            point = points.detach().requires_grad_()
-            logits = self.evaluation.of_images(point)
-            losses = loss(logits)
-            (gradient,) = torch.autograd.grad(losses.sum(), point)
-        return logits.detach(), losses.detach(), gradient
+    def gradient(
+        self, points: Tensor, loss: Callable[..., Tensor], *labels: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits ``(N, K)``, losses ``(N,)`` and gradients ``(N, …)`` in one pass."""
+        return self.evaluation.image_gradients(points.detach(), loss, *labels)
 
     def result(self, images: Tensor, num_gradients: Tensor, num_queries: Tensor) -> AttackResult:
         """The result, with the decisions on the final images."""
@@ -86,8 +80,7 @@ class Standing:
     def gradient(self, rows: Tensor, points: Tensor, loss: TargetedLoss, towards: Tensor) -> tuple[Tensor, ...]:
         """Logits, losses and gradients at points of some samples; counted."""
         self.num_gradients[rows] += 1
-        y = self.target.y[rows]
-        return self.target.gradient(points, lambda logits: loss(logits, y, towards))
+        return self.target.gradient(points, loss, self.target.y[rows], towards)
 
     def query(self, rows: Tensor, points: Tensor) -> Tensor:
         """Logits at points of some samples; counted."""

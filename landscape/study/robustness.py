@@ -25,7 +25,9 @@ Arrays = dict[str, NDArray[Any]]
 
 # The rungs of a row: one of each kind, cheap enough for thousands of snapshots. They are in every installation.
 RUNGS = (CLEAN, NOISE, PUBLISHED_STEP, EXACT_STEP, "pgd_log_odds", "nearest_boundary", "square")
-EFFORT = Effort(pgd_steps=10, pgd_restarts=1, boundary_budget=40, boundary_restarts=0, queries=50)
+EFFORT = Effort(
+    pgd_steps=10, pgd_restarts=1, boundary_budget=34, boundary_restarts=2, boundary_classes=3, queries=50
+)
 _READINGS: dict[Reading, str] = {"published": PUBLISHED_STEP, "exact": EXACT_STEP}
 # Rungs that have a column of their own.
 _SHOWN = (NOISE, "pgd_log_odds", "nearest_boundary", "square")
