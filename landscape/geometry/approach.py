@@ -22,8 +22,8 @@ _GROWTH = 4.0
 _UNDECIDED = 0.1
 # Accuracy of a crossing from which a descent starts, in units of the climb.
 _LOOSE = 0.02
-# Updates of the set of coordinates at bounds in a step.
-_UPDATES = 4
+# Updates of the set of coordinates at bounds in a step; the next cut corrects what is left.
+_UPDATES = 2
 
 
 @dataclass(frozen=True)

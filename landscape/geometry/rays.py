@@ -108,6 +108,7 @@ def crossing(rays: Rays, direction: Tensor, upper: Tensor, tolerance: float = 0.
             upper[rows],
             some.height - some.target,
             max(tolerance, rays.tolerance) * torch.nan_to_num(some.target - some.height, posinf=1.0).abs(),
+            2 * torch.finfo(rays.psi.origin.dtype).eps,
         )
     return result
 
@@ -134,9 +135,16 @@ def polished(rays: Rays, direction: Tensor, radius: Tensor) -> Tensor:
 
 
 def _chandrupatla(
-    function: Callable[[Tensor, Tensor], Tensor], upper: Tensor, start: Tensor, tolerance: Tensor
+    function: Callable[[Tensor, Tensor], Tensor],
+    upper: Tensor,
+    start: Tensor,
+    tolerance: Tensor,
+    resolution: float,
 ) -> Tensor:
-    """Roots of increasing-at-the-ends functions on [0, upper], values below ``tolerance`` accepted, ``(R,)``."""
+    """Roots of increasing-at-the-ends functions on [0, upper], values below ``tolerance`` accepted, ``(R,)``.
+
+    Brackets narrower than ``resolution``, relative to the root, hold one point only, as points are rounded.
+    """
     everything = torch.arange(len(upper), device=upper.device)
     b, fb = torch.zeros_like(upper), start
     a, fa = upper.clone(), function(upper, everything)
@@ -145,7 +153,7 @@ def _chandrupatla(
     for _ in range(_MAX_EVALUATIONS):
         root, value = _closer(a, fa, b, fb)
         width = (b - a).abs()
-        active = (value.abs() > tolerance) & (width > 4e-16 * root.abs().clamp_min(1e-300))
+        active = (value.abs() > tolerance) & (width > resolution * root.abs().clamp_min(1e-300))
         index = torch.nonzero(active)[:, 0]
         if not len(index):
             break

@@ -24,6 +24,8 @@ from landscape.geometry.vectors import is_large, norm_of
 _FIRST_SHARE = 0.35
 _WORTH_RESTARTING = 8
 _ROUNDS, _ROUNDS_SHARE = 12, 1 / 8
+# Rounds of a descent from a neighbouring level's nearest point, which is not far.
+_REFINING = 8
 # Gradients that are kept for following kinks at the end.
 _POLISHING = 10
 # Radii of the balls to climb in, in turn, where no end is known; in units of the longest start.
@@ -118,7 +120,7 @@ def refine(rays: Rays, direction: Tensor, radius: Tensor, effort: Effort) -> tup
     start = rays.displacement(direction, torch.where(torch.isfinite(radius), radius, torch.nan))
     origins = torch.arange(len(radius), device=radius.device)
     contest = Contest(origins, torch.full_like(origins, effort.budget))
-    ends = descend(rays, approach(rays, start, contest), effort.tol, contest, _ROUNDS)
+    ends = descend(rays, approach(rays, start, contest), effort.tol, contest, _REFINING)
     return on_level(rays, ends.direction, ends.radius)
 
 

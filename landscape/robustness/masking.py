@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -76,14 +77,26 @@ def gradient_health(
         ObjectiveError: If shapes disagree, or the model is random or lets samples interact.
         ConfigurationError: If images leave [0, 1].
     """
+    return gradient_health_by_ball(model, x, y, [ball], draws, batch)[0]
+
+
+def gradient_health_by_ball(
+    model: nn.Module, x: Tensor, y: Tensor, balls: Sequence[Ball], draws: Draws | None = None, batch: int = BATCH
+) -> list[GradientHealth]:
+    """The same for several balls, which share the gradients; arguments and errors as in `gradient_health`."""
     target_of(model, x, y)
     draws = draws_for(x, draws)
-    parts = []
+    parts: list[list[dict[str, Tensor]]] = [[] for _ in balls]
     for rows in torch.arange(len(y), device=x.device).split(batch):
         target = target_of(model, x[rows], y[rows])
         exact = loss_gradient(model, target.x, target.y, EXACT)
         columns = _logit_columns(target) | _input_columns(target, exact)
-        parts.append(columns | _linearity_columns(target, exact, ball, draws.take(rows)))
+        for ball, found in zip(balls, parts, strict=True):
+            found.append(columns | _linearity_columns(target, exact, ball, draws.take(rows)))
+    return [_joined(found) for found in parts]
+
+
+def _joined(parts: Sequence[dict[str, Tensor]]) -> GradientHealth:
     return GradientHealth(
         **{f.name: torch.cat([part[f.name] for part in parts]).cpu() for f in fields(GradientHealth)}
     )

@@ -12,7 +12,7 @@ from landscape.errors import ConfigurationError
 from landscape.problem.losses import margin
 from landscape.robustness.balls import Ball, as_images, lengths
 from landscape.robustness.draws import Draws, draws_for
-from landscape.robustness.targets import AttackResult, Standing, target_of
+from landscape.robustness.targets import AttackResult, Standing, target_of, wrong
 
 # Share of the pixels that a patch covers at first, and after which of 10,000 queries it is halved, as published.
 _SHARE = 0.8
@@ -76,15 +76,12 @@ def _search(standing: Standing, rows: Tensor, ball: Ball, draws: Draws, queries:
         better = new > loss
         points = torch.where(as_images(better, points), proposed, points)
         loss = torch.where(better, new, loss)
-        keep = standing.judge(rows, points, _chosen(better, logits, loss, y[rows]))
-        if not keep.all():
+        fell = better & wrong(logits, y[rows])
+        if fell.any():
+            keep, some = ~fell, fell.nonzero()[:, 0]
+            standing.judge(rows[some], points[some], logits[some])
             rows, points, loss, owner = rows[keep], points[keep], loss[keep], owner[keep]
-
-
-def _chosen(better: Tensor, logits: Tensor, loss: Tensor, y: Tensor) -> Tensor:
-    """Logits of the new points; where the old one is kept, any that are decided rightly, as it was."""
-    right = torch.zeros_like(logits).scatter(1, y[:, None], 1.0)
-    return torch.where(better[:, None], logits, right)
+    standing.images[rows] = points
 
 
 def _numbers(x: Tensor, draws: Draws, query: int) -> Tensor:

@@ -16,7 +16,7 @@ from landscape.robustness.accuracy import margins
 from landscape.robustness.balls import Ball
 from landscape.robustness.draws import Draws
 from landscape.robustness.ladder import Ladder, run_ladder
-from landscape.robustness.masking import GradientHealth, gradient_health
+from landscape.robustness.masking import GradientHealth, gradient_health_by_ball
 from landscape.robustness.rungs import CLEAN, EXACT_STEP, NOISE, PUBLISHED_STEP, Effort, Rung, ladder_rungs
 from landscape.robustness.verdict import verdict
 from landscape.study.columns import Reading, Row, attack_column, fgsm_column
@@ -45,8 +45,8 @@ def robustness_columns(
     draws = Draws(torch.arange(len(y), device=y.device), seed)
     ladder = run_ladder(model, x, y, eps, math.inf, _rungs(*RUNGS), draws)
     row |= _ladder_columns(ladder)
-    for i, radius in enumerate(eps):
-        health = gradient_health(model, x, y, Ball(radius), draws)
+    healths = gradient_health_by_ball(model, x, y, [Ball(radius) for radius in eps], draws)
+    for i, (radius, health) in enumerate(zip(eps, healths, strict=True)):
         found = verdict(health, ladder, radius)
         row[attack_column("masking", radius)] = found.judgement
         row[attack_column("masking_reasons", radius)] = "; ".join((*found.reasons, *found.notes))

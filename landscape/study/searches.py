@@ -36,7 +36,7 @@ class SearchEffort:
 
 
 # θ is smooth, and its minima are told apart by their starts; X has many kinks, and restarts find lower ones.
-THETA_EFFORT = SearchEffort(num_random=2, budget=60, restarts=0)
+THETA_EFFORT = SearchEffort(num_random=1, budget=60, restarts=0)
 X_EFFORT = SearchEffort(num_random=0, budget=60, restarts=2)
 
 
