@@ -69,6 +69,12 @@ def point_evidence(
     return PointEvidence((value - level).abs(), size, angle, kink_angle, curvature, spent, len(v) * products)
 
 
+def no_evidence(v: Tensor) -> PointEvidence:
+    """What is known of displacements ``(B, n)`` that nobody looked at."""
+    nothing = torch.full((len(v),), torch.nan, dtype=torch.float64, device=v.device)
+    return PointEvidence(nothing, nothing, nothing, nothing, nothing, 0, 0)
+
+
 def _free(gauge: Gauge, v: Tensor, gradient: Tensor) -> Tensor | None:
     """1 where a coordinate may move, 0 where a bound holds it against the gradient; None without bounds."""
     if gauge.lower is None or gauge.upper is None:

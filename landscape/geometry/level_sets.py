@@ -10,7 +10,7 @@ from torch import Tensor
 
 from landscape.errors import ConfigurationError
 from landscape.geometry.continuation import Continuation
-from landscape.geometry.evidence import LOOKS, levels_off, point_evidence
+from landscape.geometry.evidence import LOOKS, levels_off, no_evidence, point_evidence
 from landscape.geometry.gauge import Box, make_gauge
 from landscape.geometry.metrics import metric_scale
 from landscape.geometry.search import Effort, Nearest
@@ -73,6 +73,7 @@ def level_set_distance(  # noqa: PLR0913  (the options of one search)
     budget: int = 85,
     restarts: int = 2,
     second_order: bool = False,
+    evidence: bool = True,
 ) -> LevelSetDistance:
     """d(c) = min {‖D⁻¹(x − origin)‖ : φ(x) = c} from several starts, all rows in lock-step.
 
@@ -99,6 +100,7 @@ def level_set_distance(  # noqa: PLR0913  (the options of one search)
             and some more are spent to follow neighbouring levels, and where no ray meets the level.
         restarts: How often to begin anew from the best points while the budget lasts.
         second_order: Also compute the curvature of the level set, by Hessian-vector products (2-norm, no box).
+        evidence: Look at the gradients around the points found; else what they say is NaN.
 
     Raises:
         ConfigurationError: If levels, norm, metric, box or tolerances make no sense.
@@ -115,7 +117,7 @@ def level_set_distance(  # noqa: PLR0913  (the options of one search)
     gauge = make_gauge(phi.origin, metric_scale(phi.origin, metric), norm, box)
     search = Continuation(phi, gauge, Effort(tol, budget, restarts), seed)
     first = search.starts(chosen.min(), starts, num_random)
-    return _assemble(search, chosen, search.run(chosen, first), first, second_order)
+    return _assemble(search, chosen, search.run(chosen, first), first, second_order if evidence else None)
 
 
 def width(result: LevelSetDistance) -> Tensor:
@@ -149,7 +151,7 @@ def grades(result: LevelSetDistance) -> list[list[str]]:
 
 
 def _assemble(
-    search: Continuation, levels: Tensor, found: list[Nearest], first: Starts, second_order: bool
+    search: Continuation, levels: Tensor, found: list[Nearest], first: Starts, second_order: bool | None
 ) -> LevelSetDistance:
     below = search.value[:, None] >= levels
     distance = torch.stack([f.radius for f in found], 1)
@@ -158,6 +160,8 @@ def _assemble(
     displacements = [f.direction * lengths[:, i, None].to(f.direction.dtype) for i, f in enumerate(found)]
     evidence = [
         point_evidence(search.phi, search.gauge, v, c, second_order, search.generator)
+        if second_order is not None
+        else no_evidence(v)
         for v, c in zip(displacements, levels, strict=True)
     ]
     radii = [f.radii for f in found]

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.func import functional_call
 
+from landscape.errors import ModelError
 from landscape.problem.losses import loss_and_logit_gradient
 from landscape.problem.network import channels_last, detached, unravel
-from landscape.problem.stacked_network import StackedNetwork, stackable
+from landscape.problem.stacked_network import StackedNetwork
 
 # Images that the layers take at a time, for what lies between them to stay small.
 _TOGETHER = 500
@@ -83,8 +84,12 @@ class Evaluation:
 def evaluation(model: nn.Module, shape: tuple[int, ...]) -> Evaluation:
     """How to evaluate a network on images of a shape ``(C, H, W)``; its parameters are looked up each time."""
     kinds = {parameter.dtype for parameter in model.parameters()}
-    known = kinds in ({torch.float32}, {torch.float64}) and stackable(model, shape)
-    return Evaluation(model, _Layers(model, shape) if known else None)
+    if kinds not in ({torch.float32}, {torch.float64}):
+        return Evaluation(model, None)
+    try:
+        return Evaluation(model, _Layers(model, shape))
+    except ModelError:  # layers that are not known
+        return Evaluation(model, None)
 
 
 def _stacked(layers: _Layers, theta: Tensor, images: Tensor) -> Tensor | None:

@@ -83,8 +83,9 @@ def _boundary_points(nearest: Nearest, rows: Tensor, budget: int, restarts: int,
         tol=_TOLERANCE,
         budget=budget,
         restarts=restarts,
+        evidence=False,
     )
-    gradients = len(starts) + found.num_gradients + found.num_evidence_gradients
+    gradients = len(starts) + found.num_gradients
     nearest.standing.num_gradients[rows] += math.ceil(gradients)
     nearest.standing.num_queries[rows] += math.ceil(found.num_values)
     return torch.where(found.reached[:, :1], found.points[:, 0], torch.nan).reshape(x.shape)

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from landscape.problem.evaluation import Evaluation, evaluation
 from landscape.problem.losses import loss_by_name
 from landscape.problem.network import check_problem
-from landscape.robustness.accuracy import predict
 from landscape.robustness.fgsm import check_range
 
 # Images in one forward pass at most.
@@ -54,7 +53,7 @@ class Target:
 
     def result(self, images: Tensor, num_gradients: Tensor, num_queries: Tensor) -> AttackResult:
         """The result, with the decisions on the final images."""
-        fell = predict(self.model, images) != self.y
+        fell = wrong(self.logits(images), self.y)
         return AttackResult(images, fell, num_gradients, num_queries)
 
     def untouched(self) -> AttackResult:
