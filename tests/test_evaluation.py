@@ -14,6 +14,7 @@ from torch.func import functional_call
 
 from landscape.problem.datasets import load_dataset
 from landscape.problem.evaluation import evaluation
+from landscape.problem.losses import cross_entropy, log_odds, loss_and_logit_gradient, margin
 from landscape.problem.models import build_model, initialise
 from landscape.problem.network import ravel, unravel
 
@@ -57,6 +58,41 @@ def test_logits_and_gradients_are_those_of_torch(name: str, count: int) -> None:
     alone = gradients(lambda row: found.of_parameters(row, x), ravel(model))
     for ours, theirs in zip((*both, *alone), (*expected, expected[0]), strict=True):
         assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("count", [1, 7, MANY])
+@pytest.mark.parametrize("loss", [log_odds, margin, cross_entropy])
+def test_losses_and_their_gradients_by_images(loss: Callable[[Tensor, Tensor], Tensor], count: int) -> None:
+    model, x = network("cnn"), images(count)
+    y = torch.arange(count) % 10
+    logits, losses, gradient = evaluation(model, tuple(x.shape[1:])).image_gradients(x, loss, y)
+    leaf = x.clone().requires_grad_()
+    expected = loss(model(leaf), y)
+    assert_close(logits, model(x).detach())
+    assert_close(losses, expected.detach())
+    assert_close(gradient, torch.autograd.grad(expected.sum(), leaf)[0])
+    assert not any(tensor.requires_grad for tensor in (logits, losses, gradient))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_gradients_of_log_odds_by_logits_are_those_of_autograd(dtype: torch.dtype) -> None:
+    logits = (40 * torch.randn(200, 10, generator=Generator().manual_seed(0))).to(dtype)
+    y = torch.arange(200) % 10
+    leaf = logits.clone().requires_grad_()
+    expected = log_odds(leaf, y)
+    losses, gradient = loss_and_logit_gradient(log_odds, logits, y)
+    assert torch.equal(losses, expected.detach())
+    assert torch.equal(gradient, torch.autograd.grad(expected.sum(), leaf)[0])
+
+
+def test_values_do_not_disturb_a_gradient_that_is_asked_for_later() -> None:
+    model, x = network("cnn"), images(6)
+    found = evaluation(model, tuple(x.shape[1:]))
+    leaf = x.clone().requires_grad_()
+    loss = found.of_images(leaf).square().sum()
+    with torch.no_grad():
+        found.of_images(1 - x)  # keeps nothing that a backward pass would need
+    assert_close(torch.autograd.grad(loss, leaf)[0], torch.autograd.grad(model(leaf).square().sum(), leaf)[0])
 
 
 def test_a_graph_lasts_whatever_is_computed_in_between() -> None:

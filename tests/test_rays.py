@@ -47,6 +47,17 @@ def test_crossing_of_known_profiles(name: str) -> None:
     assert rays.counter.gradients == 0
 
 
+def test_brackets_are_no_finer_than_float32() -> None:
+    """φ jumps between neighbouring float32 numbers, so that no radius meets the level to its tolerance."""
+    phi = objective(lambda z: (z[:, 0] > 0.7).float() + z[:, 0] / 2**20, torch.zeros(3, 2))
+    level = torch.full((3,), 0.5, dtype=torch.float64)
+    rays = Rays(phi, Gauge(torch.ones(1, 2), 2.0), phi.value(phi.origin), level, Counter())
+    directions = torch.tensor([[1.0, 0.0]]).expand(3, 2)
+    found = crossing(rays, directions, torch.ones(3, dtype=torch.float64))
+    assert found.tolist() == pytest.approx([0.7] * 3, rel=1e-6)
+    assert rays.counter.values <= 3 * 30
+
+
 def test_rays_that_never_arrive() -> None:
     rays, directions = rays_of(torch.tanh, 2.0)
     guess = torch.tensor([1.0, 1e-9, math.inf], dtype=torch.float64)

@@ -22,8 +22,8 @@ _GROWTH = 4.0
 _UNDECIDED = 0.1
 # Accuracy of a crossing from which a descent starts, in units of the climb.
 _LOOSE = 0.02
-# Updates of the set of coordinates at bounds in a step; the next cut corrects what is left.
-_UPDATES = 2
+# Updates of the set of coordinates at bounds in a step; where it only tells how much each cut weighs, fewer.
+_UPDATES, _FEW_UPDATES = 4, 2
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,8 @@ def _land_outwards(landing: Landing, rays: Rays, rows: Tensor, displacements: tu
 def shortest(gauge: Gauge, normal: Tensor, offset: Tensor) -> Tensor:
     """About the shortest displacement that obeys the cuts, ``(R, m, n), (R, m) -> (R, n)``."""
     centre = torch.zeros_like(normal[:, 0])
-    w, weights = project(centre, normal, offset, onto_bounds(gauge), 1 if gauge.lower is None else _UPDATES)
+    updates = 1 if gauge.lower is None else _UPDATES if gauge.norm == 2 else _FEW_UPDATES
+    w, weights = project(centre, normal, offset, onto_bounds(gauge), updates)
     if gauge.norm == 2:
         return w
     pull = torch.einsum("rm,rmn->rn", weights.to(normal.dtype), normal)

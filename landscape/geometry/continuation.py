@@ -134,6 +134,11 @@ class Continuation(Origins):
                 result = result.without_ends()
                 result = self._again(level, others, result, torch.ones_like(result.radius, dtype=torch.bool))
             found.append(result)
+        self._back_and_forth(ascending, found)
+        return found
+
+    def _back_and_forth(self, ascending: Tensor, found: list[Nearest]) -> None:
+        """Follow directions downwards, then upwards, one level after the other."""
         everyone = torch.ones(self.rows, dtype=torch.bool, device=ascending.device)
         downwards, upwards = range(len(found) - 2, -1, -1), range(1, len(found))
         for numbers, step in ((downwards, 1), (upwards, -1)):
@@ -141,7 +146,6 @@ class Continuation(Origins):
                 pair = [found[i]], [found[i + step]]
                 (point,) = self._follow(ascending[i : i + 1], *pair, everyone, turned=step > 0)
                 found[i] = found[i].with_point(*point)
-        return found
 
     def _exact(self, level: Tensor, found: Nearest) -> Nearest:
         direction, radius = on_level(self.rays(level, 1), found.direction, found.radius)

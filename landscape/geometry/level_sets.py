@@ -80,8 +80,8 @@ def level_set_distance(  # noqa: PLR0913  (the options of one search)
     Every distance is that of a point on the level set, hence an upper bound; how good, its evidence tells. Starts
     approach the level by cutting planes and descend on it (`landscape.geometry.descent`); those that fall behind
     stop. Then the search restarts from the best point, led by gradients averaged over its surroundings, and with
-    more than four restarts from the next best ones, too, by large steps. The ends of one level are the starts of
-    the next, upwards and back.
+    more than four restarts from the next best ones, too, by large steps. Of fewer than eight origins, the ends of
+    one level are the starts of the next, upwards and back; of more, levels are searched side by side.
 
     Args:
         phi: Any Objective with origin ``(B, n)``.
@@ -96,8 +96,8 @@ def level_set_distance(  # noqa: PLR0913  (the options of one search)
         num_random: Random directions among the starts.
         tol: Descent stops at this tangent of the angle between displacement and gradient; the distance is then
             accurate to about tol²/2, as far as one local minimum goes.
-        budget: Gradients for each origin and level, all starts together. The highest level may take twice as many,
-            and some more are spent to follow neighbouring levels, and where no ray meets the level.
+        budget: Gradients for each origin and level, all starts together. Some more are spent to follow neighbouring
+            levels, and where no ray meets the level; of few origins the highest level may take twice as many.
         restarts: How often to begin anew from the best points while the budget lasts.
         second_order: Also compute the curvature of the level set, by Hessian-vector products (2-norm, no box).
         evidence: Look at the gradients around the points found; else what they say is NaN.
