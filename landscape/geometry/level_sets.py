@@ -96,8 +96,9 @@ def level_set_distance(  # noqa: PLR0913  (the options of one search)
         num_random: Random directions among the starts.
         tol: Descent stops at this tangent of the angle between displacement and gradient; the distance is then
             accurate to about tol²/2, as far as one local minimum goes.
-        budget: Gradients for each origin and level, all starts together. Some more are spent to follow neighbouring
-            levels, and where no ray meets the level; of few origins the highest level may take twice as many.
+        budget: Gradients for each origin and level, all starts together. Some more are spent to follow
+            neighbouring levels, and where no ray meets the level; of few origins the highest level may take twice
+            as many.
         restarts: How often to begin anew from the best points while the budget lasts.
         second_order: Also compute the curvature of the level set, by Hessian-vector products (2-norm, no box).
         evidence: Look at the gradients around the points found; else what they say is NaN.
