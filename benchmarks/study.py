@@ -12,6 +12,7 @@ A gradient pass is the time that torch's autograd takes for one gradient of φ(�
 
     python benchmarks/study.py
     python benchmarks/study.py --scaling 40 --rounds 0
+    python benchmarks/study.py --effort --rounds 0     # by how much longer searches are better
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ from landscape.study.measure import EIGENVALUES, measure_samples
 from landscape.study.measure_config import MeasureConfig
 from landscape.study.problems import Problem, load_problem, theta_objective, x_objective
 from landscape.study.robustness import EFFORT, robustness_columns
-from landscape.study.searches import theta_distance, x_distance
+from landscape.study.searches import X_EFFORT, SearchEffort, theta_distance, x_distance
 from landscape.traces import Traces
 
 RUNS = ("adam_lr0.0015_b16_seed0", "sgd_lr0.2_b128_seed1", "sgd_lr0.01_b16_seed2")
@@ -65,6 +66,7 @@ def main() -> None:
     parser.add_argument("--runs", nargs="+", default=list(RUNS))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--scaling", type=int, default=0, help="stored runs to measure by one and by two workers")
+    parser.add_argument("--effort", action="store_true", help="compare our distances in X with longer searches")
     parser.add_argument("--output", type=Path, help="JSON of all numbers")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -75,6 +77,9 @@ def main() -> None:
     if options.scaling:
         found["scaling"] = {workers: seconds_of_study(options.scaling, workers) for workers in (1, 2)}
         print_scaling(found["scaling"], options.scaling)
+    if options.effort:
+        for name in options.runs:
+            print_effort(name)
     if options.output:
         options.output.write_text(json.dumps(found, indent=1) + "\n")
 
@@ -215,6 +220,22 @@ def gradient_pass(problem: Problem) -> float:
         torch.autograd.grad(cross_entropy(logits, data.labels).mean(), row)
 
     return statistics.median(clock(gradient) for _ in range(20))
+
+
+def print_effort(name: str) -> None:
+    """How much longer a row's distances in X are than those of searches with 400 gradients an image and level."""
+    problem = load_problem(load_snapshot(f"embedded:runs/{name}"), "cpu")
+    attacked = problem.test.subset(CONFIG.attack_samples, CONFIG.seed)
+    few = attacked.images[: CONFIG.ladder_samples], attacked.labels[: CONFIG.ladder_samples]
+    x = x_objective(problem, CONFIG.x_samples, CONFIG.seed)
+    levels = [x_distance(problem, x, CONFIG, effort=e).distance for e in (X_EFFORT, SearchEffort(0, 400, 8))]
+    efforts = (EFFORT.boundary_budget, EFFORT.boundary_restarts, EFFORT.boundary_classes), (400, 4, 4)
+    boundaries = [nearest_boundary(problem.model, *few, [Ball(1.0)], *effort)[0].nearest for effort in efforts]
+    for what, (row, longer) in (("d_x", levels), ("boundary", boundaries)):
+        ratio = row / longer
+        print(f"{name} {what}: mean {ratio.nanmean() - 1:+.1%}, median {ratio.nanmedian() - 1:+.1%}", end="; ")
+    shares = [(boundary > CONFIG.eps[0]).double().mean() for boundary in boundaries]
+    print(f"beyond ε = {CONFIG.eps[0]}: {shares[0]:.1%} instead of {shares[1]:.1%}", flush=True)
 
 
 def seconds_of_study(count: int, workers: int) -> float:

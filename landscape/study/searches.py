@@ -70,13 +70,17 @@ def leading_starts(phi: ParameterObjective, pairs: Eigenpairs, levels: Sequence[
 
 
 def x_distance(
-    problem: Problem, phi: InputObjective, config: MeasureConfig, norm: float = 2.0
+    problem: Problem,
+    phi: InputObjective,
+    config: MeasureConfig,
+    norm: float = 2.0,
+    effort: SearchEffort = X_EFFORT,
 ) -> LevelSetDistance:
     """Level-set distances in X per sample, from the points where each class would win if logits were linear."""
     images = phi.origin.reshape(-1, *phi.shape)
     starts = targeted_starts(problem.model, images, phi.y, TARGETED_STARTS, norm)
     return level_set_distance(
-        phi, config.levels, norm, starts=starts, seed=config.search_seed, tol=config.tol, **asdict(X_EFFORT)
+        phi, config.levels, norm, starts=starts, seed=config.search_seed, tol=config.tol, **asdict(effort)
     )
 
 
