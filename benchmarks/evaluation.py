@@ -61,8 +61,7 @@ def logits(found: Evaluation, images: Tensor) -> None:
 
 
 def by_images(found: Evaluation, images: Tensor) -> None:
-    leaf = images.clone().requires_grad_()
-    torch.autograd.grad(found.of_images(leaf).square().sum(), leaf)
+    found.image_gradients(images, lambda logits: logits.square().sum(1))
 
 
 def by_parameters(found: Evaluation, images: Tensor) -> None:

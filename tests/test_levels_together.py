@@ -72,7 +72,7 @@ def test_neighbouring_levels_help_each_other(monkeypatch: pytest.MonkeyPatch) ->
 def test_groups_that_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     phi = objective(bumpy, normal(20, 4) / 3)
     whole = bumpy_distances(phi, restarts=0)
-    monkeypatch.setattr(continuation, "_TOGETHER", 1)  # one level, one pair of neighbours at a time
+    monkeypatch.setattr(continuation, "TOGETHER", 1)  # one level, one pair of neighbours at a time
     parts = bumpy_distances(phi, restarts=0)
     assert parts.reached.all()
     assert (parts.distance / whole.distance).median() == pytest.approx(1, abs=1e-3)

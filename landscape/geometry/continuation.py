@@ -15,7 +15,7 @@ from landscape.geometry.eigenpairs import Eigenpairs
 from landscape.geometry.gauge import Gauge
 from landscape.geometry.origins import Origins
 from landscape.geometry.rays import Rays
-from landscape.geometry.search import Effort, Nearest, nearest, on_level, refine
+from landscape.geometry.search import TOGETHER, Effort, Nearest, nearest, on_level, refine
 from landscape.geometry.starts import Starts, random_directions
 from landscape.geometry.vectors import dual_norm, is_large, norm_of, steepest_direction
 from landscape.objectives import Objective
@@ -28,10 +28,8 @@ _OTHER = 0.3
 # Points this far above the level, in units of the climb, are looked at.
 _ABOVE = 1e-4
 FAR = 30.0
-# From so many origins on, levels are searched side by side: few rows at a time would cost as much as many. So many
-# numbers are in the displacements of what is searched together.
+# From so many origins on, levels are searched side by side: few rows at a time would cost as much as many.
 _MANY = 8
-_TOGETHER = 2**26
 # Lanczos steps for starts; each holds a vector.
 _LANCZOS, _FEW_LANCZOS = 30, 8
 
@@ -93,7 +91,7 @@ class Continuation(Origins):
 
     def _together(self, vectors: int) -> int:
         """How many times so many vectors for each origin may be held together, at least 1."""
-        return max(1, _TOGETHER // max(1, vectors * self.gradient.numel()))
+        return max(1, TOGETHER // max(1, vectors * self.gradient.numel()))
 
     def _exchange(self, ascending: Tensor, found: list[Nearest]) -> None:
         """Follow directions to neighbouring levels as long as they lead to nearer points."""

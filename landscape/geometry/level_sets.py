@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from landscape.errors import ConfigurationError
 from landscape.geometry.continuation import Continuation
-from landscape.geometry.evidence import LOOKS, levels_off, no_evidence, point_evidence
+from landscape.geometry.evidence import LOOKS, PointEvidence, levels_off, no_evidence, point_evidence
 from landscape.geometry.gauge import Box, make_gauge
 from landscape.geometry.metrics import metric_scale
 from landscape.geometry.search import Effort, Nearest
@@ -118,7 +118,14 @@ def level_set_distance(  # noqa: PLR0913  (the options of one search)
     gauge = make_gauge(phi.origin, metric_scale(phi.origin, metric), norm, box)
     search = Continuation(phi, gauge, Effort(tol, budget, restarts), seed)
     first = search.starts(chosen.min(), starts, num_random)
-    return _assemble(search, chosen, search.run(chosen, first), first, second_order if evidence else None)
+    found = search.run(chosen, first)
+
+    def look(v: Tensor, level: Tensor) -> PointEvidence:
+        if not evidence:
+            return no_evidence(v)
+        return point_evidence(phi, gauge, v, level, second_order, search.generator)
+
+    return _assemble(search, chosen, found, first, look)
 
 
 def width(result: LevelSetDistance) -> Tensor:
@@ -152,19 +159,18 @@ def grades(result: LevelSetDistance) -> list[list[str]]:
 
 
 def _assemble(
-    search: Continuation, levels: Tensor, found: list[Nearest], first: Starts, second_order: bool | None
+    search: Continuation,
+    levels: Tensor,
+    found: list[Nearest],
+    first: Starts,
+    look: Callable[[Tensor, Tensor], PointEvidence],
 ) -> LevelSetDistance:
     below = search.value[:, None] >= levels
     distance = torch.stack([f.radius for f in found], 1)
     reached = torch.isfinite(distance) & ~below
     lengths = torch.where(reached, distance, torch.nan)
     displacements = [f.direction * lengths[:, i, None].to(f.direction.dtype) for i, f in enumerate(found)]
-    evidence = [
-        point_evidence(search.phi, search.gauge, v, c, second_order, search.generator)
-        if second_order is not None
-        else no_evidence(v)
-        for v, c in zip(displacements, levels, strict=True)
-    ]
+    evidence = [look(v, c) for v, c in zip(displacements, levels, strict=True)]
     radii = [f.radii for f in found]
     ended = [torch.isfinite(r).sum(0) for r in radii]
     agreeing = torch.stack([(r <= _AGREEING * f.radius).sum(0) for r, f in zip(radii, found, strict=True)], 1)

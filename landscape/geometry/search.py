@@ -37,7 +37,7 @@ _ALIKE = 0.995
 # From this restart on, every other one begins at one of so many ends, the best and the next ones, by large steps.
 _FAR_FROM, _RANKS = 4, 8
 # Numbers in the displacements of rays that are searched together; origins beyond it wait for their turn.
-_TOGETHER = 2**26
+TOGETHER = 2**26
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def _from_starts(rays: Rays, starts: Starts, tol: float, contest: Contest) -> tu
     count, origins, size = displacements.shape
     everything = torch.arange(count * origins, device=displacements.device).reshape(count, origins)
     parts, places = [], []
-    for some in everything.split(max(1, _TOGETHER // max(1, count * size)), dim=1):
+    for some in everything.split(max(1, TOGETHER // max(1, count * size)), dim=1):
         rows, left = some.reshape(-1), contest.left[some[0]]
         part, competing = rays.take(rows), Contest((rows % origins) - some[0, 0], left)
         ends = descend(part, approach(part, displacements.reshape(-1, size)[rows], competing), tol, competing)

@@ -46,7 +46,7 @@ class InputObjective:
     def value_and_grad(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """φ_i and ∇φ_i; rows do not interact, so the gradient of the sum holds every row's gradient."""
         loss, values, gradients = loss_by_name(self.loss), [], []
-        for part, y in self._chunks(z, self.evaluation.chunk(self.chunk)):
+        for part, y in self._chunks(z, self.chunk):
             images = part.detach().reshape(-1, *self.shape)
             _, losses, gradient = self.evaluation.image_gradients(images, loss, y)
             values.append(losses.double())
