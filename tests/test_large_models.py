@@ -83,7 +83,7 @@ def test_origins_in_turns_give_what_they_give_together(monkeypatch: pytest.Monke
     phi = input_objective(model, x[:12], y[:12])
     starts = torch.randn(3, 12, 4, generator=Generator().manual_seed(0), dtype=torch.float64)
     together = level_set_distance(phi, [1.0, 2.0], starts=starts, restarts=0)
-    monkeypatch.setattr(search, "_TOGETHER", 100)
+    monkeypatch.setattr(search, "TOGETHER", 100)
     in_turns = level_set_distance(phi, [1.0, 2.0], starts=starts, restarts=0)
     assert torch.equal(together.reached, in_turns.reached)
     found = together.reached
