@@ -67,6 +67,20 @@ class Evaluation:
             (gradient,) = torch.autograd.grad(losses.sum(), point)
         return logits.detach(), losses.detach(), gradient
 
+    def parameter_gradient(
+        self, row: Tensor, images: Tensor, loss: Callable[..., Tensor], *labels: Tensor, share: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """Losses ``(B,)`` at a parameter vector ``(n,)``, and the gradient ``(n,)`` of a share of their sum."""
+        if self.layers is not None and _is_fit(images) and row.dtype == images.dtype:
+            found = self.layers.parameter_gradient(row, images, *labels, loss=loss, share=share)
+            if found is not None:
+                return found
+        with torch.enable_grad():
+            point = row.detach().requires_grad_()
+            losses = loss(self.of_parameters(point, images), *labels)
+            (gradient,) = torch.autograd.grad(losses.sum() * share, point)
+        return losses.detach(), gradient
+
     def of_parameters(self, row: Tensor, images: Tensor) -> Tensor:
         """Logits ``(n,), (B, …) -> (B, K)`` at a parameter vector."""
         if self.layers is not None and _is_fit(images) and row.dtype == images.dtype:
@@ -156,6 +170,17 @@ class _Layers:
             losses, gradient = loss_and_logit_gradient(loss, logits, *labels)
             with torch.no_grad():
                 return logits, losses, self.by_images(gradient, tuple(images.shape[1:]))
+
+    def parameter_gradient(
+        self, row: Tensor, images: Tensor, *labels: Tensor, loss: Callable[..., Tensor], share: float
+    ) -> tuple[Tensor, Tensor] | None:
+        """Losses, and the gradient of a share of their sum by the parameters; None where a logit is not finite."""
+        with self.lock, torch.no_grad():
+            logits, _ = self.forward(self.padded(row.detach()), images)
+            if not logits.isfinite().all():
+                return None
+            losses, gradient = loss_and_logit_gradient(loss, logits, *labels)
+            return losses, self.by_theta(gradient * share)[: len(row)]
 
     def by_images(self, gradient: Tensor, shape: tuple[int, ...]) -> Tensor:
         """Gradient by the images ``(B, …)``, from that by the logits ``(B, K)``; any number of times."""

@@ -116,13 +116,11 @@ class ParameterObjective:
 
     def _add_gradient(self, row: Tensor, gradient: Tensor) -> Tensor:
         """Add ∇φ to ``gradient`` in place, which spares large models a vector; returns φ."""
-        value = torch.zeros((), dtype=torch.float64, device=row.device)
+        loss, value = loss_by_name(self.loss), torch.zeros((), dtype=torch.float64, device=row.device)
         for x, y in self._chunks(self.evaluation.chunk(self.chunk)):
-            with torch.enable_grad():
-                point = row.detach().requires_grad_()
-                losses = loss_by_name(self.loss)(self.evaluation.of_parameters(point, x), y)
-                gradient += torch.autograd.grad(losses.sum() / len(self.y), point)[0]
-            value += losses.detach().double().sum()
+            losses, part = self.evaluation.parameter_gradient(row, x, loss, y, share=1 / len(self.y))
+            gradient += part
+            value += losses.double().sum()
         return value / len(self.y)
 
     def _products(

@@ -8,6 +8,7 @@ uses again in the next step.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -63,13 +64,16 @@ class Workspace:
         return self._made(name, shape, like) if view is None else view
 
     def _made(self, name: str, shape: Shape, like: Tensor) -> Tensor:
-        size = torch.Size(shape[1:]).numel()
+        size = math.prod(shape[1:])
         stride = aligned(size)
         buffer, views = self._buffers.get(name), self._views.get(name)
         if buffer is None or views is None or buffer.numel() < shape[0] * stride:
             buffer = self._buffers[name] = like.new_empty(shape[0] * stride)
             views = self._views[name] = {}  # those of before would keep their memory
-        view = buffer[: shape[0] * stride].view(shape[0], stride)[:, :size].view(shape)
+        strides = [1]
+        for length in reversed(shape[2:]):
+            strides.append(strides[-1] * length)
+        view = buffer.as_strided(shape, (stride, *reversed(strides)))
         if len(views) < _VIEWS:
             views[tuple(shape)] = view
         return view
@@ -140,7 +144,8 @@ class PooledConvolution:
         self.bias = slice(self.weight.stop, self.weight.stop + self.num_outputs)
         kernel = torch.arange(self.weight.start, self.weight.stop).view(convolution.weight.shape)
         self.spread = spread_kernel(kernel, zero)
-        self.places = _places(self.spread.flatten(), self.weight)
+        self.entries = self.spread.flatten()
+        self.places = _places(self.entries, self.weight)
         self._space = Workspace()
         self.wide = self.patches = self.y = torch.empty(0)
         self.wins: tuple[Tensor, ...] = ()
@@ -149,7 +154,7 @@ class PooledConvolution:
         """Outputs, see `Layer`."""
         members, batch = len(theta), x.shape[2]
         self.wide = self._space("wide", (members, *self.spread.shape), theta)
-        self.wide.copy_(theta.index_select(1, self.spread.flatten()).view(self.wide.shape))
+        self.wide.copy_(theta.index_select(1, self.entries).view(self.wide.shape))
         self.patches = self._patches(self._blocks(x))
         shape = (members, 4 * self.num_outputs, self.patches.shape[2])
         z = torch.bmm(self.wide, self.patches, out=self._space("outputs", shape, theta))
@@ -215,9 +220,11 @@ class PooledConvolution:
         """The largest of four, ``(M, 4, O, R) -> (M, O, R)``; who won may be kept, the first among equals."""
         shape = (len(z), self.num_outputs, z.shape[3])
         upper, lower = (self._space(name, shape, z) for name in ("upper", "lower"))
+        if not differentiable:
+            return torch.amax(z, 1, out=upper)
         torch.maximum(z[:, 0], z[:, 1], out=upper)
         torch.maximum(z[:, 2], z[:, 3], out=lower)
-        pairs = ((z[:, 0], z[:, 1]), (z[:, 2], z[:, 3]), (upper, lower)) if differentiable else ()
+        pairs = (z[:, 0], z[:, 1]), (z[:, 2], z[:, 3]), (upper, lower)
         self.wins = tuple(torch.ge(a, b, out=self._space(f"win {i}", shape, z)) for i, (a, b) in enumerate(pairs))
         return torch.maximum(upper, lower, out=upper)
 

@@ -69,13 +69,12 @@ def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
 
 def predict(model: nn.Module, x: Tensor, batch: int = BATCH) -> Tensor:
     """Predicted classes, ``(N, …) -> (N,)``; −1, which is never right, where a logit is not a number."""
-    return torch.cat([_decide(_logits(model, images)) for images in x.split(batch)])
+    return _decide(logits_of(model, x, batch))
 
 
 def margins(model: nn.Module, x: Tensor, y: Tensor, batch: int = BATCH) -> Tensor:
     """Margins z_y − max_{k≠y} z_k, positive where the decision is right, ``(N, …), (N,) -> (N,)``."""
-    parts = zip(x.split(batch), y.split(batch), strict=True)
-    return torch.cat([-margin(_logits(model, images), labels) for images, labels in parts])
+    return -margin(logits_of(model, x, batch), y)
 
 
 def _decide(logits: Tensor) -> Tensor:
@@ -83,5 +82,7 @@ def _decide(logits: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _logits(model: nn.Module, x: Tensor) -> Tensor:
-    return evaluation(model, tuple(x.shape[1:])).of_images(x)
+def logits_of(model: nn.Module, x: Tensor, batch: int = BATCH) -> Tensor:
+    """Logits ``(N, …) -> (N, K)``, which get no gradient."""
+    evaluated = evaluation(model, tuple(x.shape[1:]))
+    return torch.cat([evaluated.of_images(images) for images in x.split(batch)])

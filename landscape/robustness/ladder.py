@@ -229,9 +229,10 @@ def _reach(result: AttackResult, x: Tensor, ball: Ball) -> Tensor:
     """Distance of each wrong image, infinity where there is none, ``(n,)``."""
     if result.nearest is not None:
         return result.nearest.cpu()
+    fell = result.fell.nonzero()[:, 0]
     # Rounding may put an image of the ball a hair outside of it.
-    distance = distances(result.images, x, ball.norm).clamp_max(ball.eps)
-    return torch.where(result.fell, distance, torch.inf).cpu()
+    distance = distances(result.images[fell], x[fell], ball.norm).clamp_max(ball.eps)
+    return distance.new_full((len(x),), torch.inf).index_copy(0, fell, distance).cpu()
 
 
 def accumulate(correct: Tensor, eps: Sequence[float]) -> Tensor:

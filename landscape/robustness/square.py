@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from landscape.errors import ConfigurationError
 from landscape.problem.losses import margin
-from landscape.robustness.balls import Ball, as_images, lengths
+from landscape.robustness.balls import Ball, lengths
 from landscape.robustness.draws import Draws, draws_for
 from landscape.robustness.targets import AttackResult, Standing, target_of, wrong
 
@@ -57,30 +57,31 @@ def square(
 
 
 def _search(standing: Standing, rows: Tensor, ball: Ball, draws: Draws, queries: int) -> None:
-    images, y = standing.target.x, standing.target.y
+    images = standing.target.x
     begin, propose = (_stripes, _cube_patch) if ball.norm == math.inf else (_tiles, _ball_patch)
-    points = begin(images[rows], ball, draws.take(rows))
+    x, y = images[rows], standing.target.y[rows]
+    points = begin(x, ball, draws.take(rows))
     logits = standing.query(rows, points)
-    loss = margin(logits, y[rows])
+    loss = margin(logits, y)
     keep = standing.judge(rows, points, logits)
-    rows, points, loss = rows[keep], points[keep], loss[keep]
+    rows, x, y, points, loss = (t[keep] for t in (rows, x, y, points, loss))
     for query in range(queries):
         if not len(rows):
             return
         if query % _BLOCK == 0:
             numbers, owner = _numbers(images, draws.take(rows), query), torch.arange(len(rows), device=rows.device)
-        side = _side(query, queries, images.shape[-2:], odd=ball.norm == 2)
-        proposed = propose(images[rows], points, ball, side, numbers[owner, query % _BLOCK])
+        side = _side(query, queries, x.shape[-2:], odd=ball.norm == 2)
+        proposed = propose(x, points, ball, side, numbers[owner, query % _BLOCK])
         logits = standing.query(rows, proposed)
-        new = margin(logits, y[rows])
-        better = new > loss
-        points = torch.where(as_images(better, points), proposed, points)
-        loss = torch.where(better, new, loss)
-        fell = better & wrong(logits, y[rows])
-        if fell.any():
-            keep, some = ~fell, fell.nonzero()[:, 0]
-            standing.judge(rows[some], points[some], logits[some])
-            rows, points, loss, owner = rows[keep], points[keep], loss[keep], owner[keep]
+        new = margin(logits, y)
+        better = (new > loss).nonzero()[:, 0]
+        points.index_copy_(0, better, proposed.index_select(0, better))
+        loss[better] = new[better]
+        fell = better[wrong(logits[better], y[better])]
+        if len(fell):
+            standing.judge(rows[fell], points[fell], logits[fell])
+            keep = torch.ones_like(rows, dtype=torch.bool).index_fill(0, fell, False)
+            rows, x, y, points, loss, owner = (t[keep] for t in (rows, x, y, points, loss, owner))
     standing.images[rows] = points
 
 
@@ -107,14 +108,24 @@ def _stripes(x: Tensor, ball: Ball, draws: Draws) -> Tensor:
 
 def _cube_patch(x: Tensor, points: Tensor, ball: Ball, side: int, numbers: Tensor) -> Tensor:
     """Points with ε times a random sign in a square, one sign a channel."""
-    inside = _window(x.shape, side, numbers[:, 0], numbers[:, 1])
-    signs = torch.where(numbers[:, 5:] < 0.5, -1.0, 1.0)[:, :, None, None]
-    return torch.where(inside, (x + ball.eps * signs).clamp(0, 1), points)
+    place = _square_of(x.shape, side, numbers[:, 0], numbers[:, 1])[:, None].expand(-1, x.shape[1], -1)
+    signs = torch.where(numbers[:, 5:] < 0.5, -1.0, 1.0).to(x.dtype)[:, :, None]
+    patch = (x.flatten(2).gather(2, place) + ball.eps * signs).clamp_(0, 1)
+    return points.flatten(2).scatter(2, place, patch).view_as(x)
 
 
 def _corner(room: int, numbers: Tensor) -> Tensor:
     """A place from 0 to ``room`` for numbers uniform on [0, 1)."""
     return (numbers.double() * (room + 1)).long()
+
+
+def _square_of(shape: torch.Size, side: int, down: Tensor, right: Tensor) -> Tensor:
+    """Places of the pixels of a square of each sample in a row of all its pixels, ``(R, side²)``."""
+    span = torch.arange(side, device=down.device)
+    rows, columns = (
+        _corner(length - side, number)[:, None] + span for length, number in ((shape[2], down), (shape[3], right))
+    )
+    return (rows[:, :, None] * shape[3] + columns[:, None]).flatten(1)
 
 
 def _window(shape: torch.Size, side: int, down: Tensor, right: Tensor) -> Tensor:

@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from landscape.problem.datasets import Dataset
-from landscape.robustness.accuracy import margins
+from landscape.problem.losses import margin
+from landscape.robustness.accuracy import logits_of
 from landscape.robustness.balls import Ball
 from landscape.robustness.draws import Draws
 from landscape.robustness.ladder import Ladder, run_ladder
 from landscape.robustness.masking import GradientHealth, gradient_health_by_ball
 from landscape.robustness.rungs import CLEAN, EXACT_STEP, NOISE, PUBLISHED_STEP, Effort, Rung, ladder_rungs
+from landscape.robustness.targets import wrong
 from landscape.robustness.verdict import verdict
 from landscape.study.columns import Reading, Row, attack_column, fgsm_column
 
@@ -57,11 +59,11 @@ def robustness_columns(
 
 
 def _fgsm_columns(model: nn.Module, data: Dataset, eps: Sequence[float]) -> tuple[Row, Arrays]:
-    rungs = _rungs(CLEAN, PUBLISHED_STEP, EXACT_STEP)
-    ladder = run_ladder(model, data.images, data.labels, eps, math.inf, rungs)
-    margin = margins(model, data.images, data.labels)
-    row: Row = {"clean_accuracy": ladder.accuracy[0, 0].item()}
-    row |= {f"margin_{name}": _quantile(margin, q) for name, q in (("q10", 0.1), ("median", 0.5), ("q90", 0.9))}
+    ladder = run_ladder(model, data.images, data.labels, eps, math.inf, _rungs(*_READINGS.values()))
+    logits = logits_of(model, data.images)
+    row: Row = {"clean_accuracy": (~wrong(logits, data.labels)).double().mean().item()}
+    margins = -margin(logits, data.labels)
+    row |= {f"margin_{name}": _quantile(margins, q) for name, q in (("q10", 0.1), ("median", 0.5), ("q90", 0.9))}
     for reading, name in _READINGS.items():
         shares = ladder.accuracy[ladder.names.index(name)].tolist()
         row |= {fgsm_column(reading, radius): share for radius, share in zip(eps, shares, strict=True)}
