@@ -114,7 +114,7 @@ def our_parts(problem: Problem) -> tuple[dict[str, Callable[[], object]], dict[s
     parts: dict[str, Callable[[], object]] = {
         "eigenpairs": lambda: top_eigenpairs(theta, (EIGENVALUES, 1), "BE", CONFIG.eigen_tol, CONFIG.seed),
         "d_theta": lambda: theta_distance(theta, pairs, CONFIG),
-        "d_x": lambda: x_distance(problem, x, CONFIG),
+        "d_x": lambda: x_distance(problem, x, CONFIG, evidence=False),
         "attacks": lambda: robustness_columns(
             problem.model, attacked, CONFIG.eps, CONFIG.ladder_samples, CONFIG.seed
         ),

@@ -66,6 +66,7 @@ def results(found: Result) -> dict[str, Any]:
     return document
 
 
+@pytest.mark.thorough
 def test_ladder_audit_and_figures_of_a_masked_run(tmp_path: Path) -> None:
     found = attack(
         tmp_path, "--ladder", "--audit", "--curve", "--examples", "3", "--eps", "0.3", "--samples", "200", *CHEAP

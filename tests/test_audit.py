@@ -103,6 +103,7 @@ def saturated() -> nn.Module:
 # ---- faults that are put in
 
 
+@pytest.mark.thorough
 def test_rounding_is_called_arithmetic_masking(
     model: nn.Sequential, confident: nn.Sequential, data: tuple[Tensor, Tensor]
 ) -> None:

@@ -66,6 +66,7 @@ def test_eigenvalues_along_a_run_are_those_of_its_snapshots(invoke: Invoke, tmp_
     assert document["results"]["edge"] == pytest.approx(2 / 0.2)
 
 
+@pytest.mark.thorough
 def test_points_are_kept_and_lost_ones_computed_again(
     invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

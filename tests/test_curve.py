@@ -478,6 +478,7 @@ def _shrink(config: CurveConfig) -> None:
     object.__setattr__(config, "num_radii", 2)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("few")
 def test_command_traces_keeps_and_goes_on(
     runner: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -182,13 +182,16 @@ FAMILIES: dict[str, Callable[[float], Ratios]] = {
 
 
 @pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family", [pytest.param(name, marks=pytest.mark.thorough) if "networks" in name else name for name in FAMILIES]
+)
 def test_family_in_a_norm(family: str, norm: float) -> None:
     ratios = FAMILIES[family](norm)
     assert never_shorter(ratios, 1e-5)
     assert share_within(ratios) == 1
 
 
+@pytest.mark.thorough
 def test_smooth_functions_against_another_optimiser() -> None:
     assert never_shorter(smooth())
     assert share_within(smooth()) == 1

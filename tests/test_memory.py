@@ -65,7 +65,7 @@ def check_by_double_backward(phi: ParameterObjective, image: Tensor, vector: Ten
     assert torch.linalg.vector_norm(image[0] - flat) < 1e-4 * torch.linalg.vector_norm(flat)
 
 
-@pytest.mark.parametrize("name", ["cnn", "mlp", "resnet20"])
+@pytest.mark.parametrize("name", ["cnn", "mlp", pytest.param("resnet20", marks=pytest.mark.thorough)])
 def test_a_product_takes_at_most_three_times_a_gradient(name: str) -> None:
     """With all that is kept for it; measured to the byte, for the same samples at once."""
     phi = parameter_objective(network(name), *images(64, name))

@@ -76,6 +76,7 @@ def test_the_same_data_is_proven_by_its_digest(trained: Path) -> None:
     assert "trained on other data" in run(*arguments, other, code=1).stderr
 
 
+@pytest.mark.thorough
 def test_other_data_are_measured_with_a_note(trained: Path) -> None:
     """A run of unknown data may be measured on any, and that is said."""
     exported = trained / "a.npy"

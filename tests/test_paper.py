@@ -360,6 +360,7 @@ def test_the_same_runs_give_the_same_bytes(written: tuple[Path, Result], folder:
             assert (tmp_path / file.name).read_bytes() == file.read_bytes(), file.name
 
 
+@pytest.mark.thorough
 def test_damaged_and_unfinished_runs_are_left_out(folder: Path, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     shutil.copytree(folder / "adam_lr0.001_b16_small_seed0", runs / "good")

@@ -88,6 +88,7 @@ def test_png_has_the_width_of_a_page_at_200_dpi(drawn: Path) -> None:
         assert 5.5 * PNG_DPI <= width <= 7.0 * PNG_DPI and 2 * PNG_DPI <= height <= 9 * PNG_DPI
 
 
+@pytest.mark.thorough
 def test_second_call_gives_the_same_bytes(
     rows: list[Row], correlations: Correlations, drawn: Path, tmp_path: Path
 ) -> None:

@@ -92,6 +92,7 @@ def test_wrong_use_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.thorough
 def test_repeats_are_measured_on_other_data_and_compared(invoke: Invoke, tmp_path: Path) -> None:
     out, page = tmp_path / "out", tmp_path / "report.html"
     options = (RUN, *FEW, *DRAWS, "--ledger", tmp_path / "ledger.sqlite", "--repeat", "1")

@@ -93,7 +93,8 @@ def finish(runs: Path, ledger: Ledger, make: MakeExecutor, workers: int = 1) -> 
 
 
 @pytest.mark.parametrize(
-    "workers", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(4, marks=pytest.mark.thorough)]
+    "workers",
+    [pytest.param(1, marks=pytest.mark.slow), *(pytest.param(n, marks=pytest.mark.thorough) for n in (2, 4))],
 )
 def test_any_number_of_workers(runs: Path, expected: bytes, tmp_path: Path, workers: int) -> None:
     with Ledger(tmp_path / "ledger.sqlite") as ledger:

@@ -361,6 +361,7 @@ def run_command(*arguments: str) -> Result:
     return CliRunner().invoke(script.load(), arguments, catch_exceptions=False)
 
 
+@pytest.mark.thorough
 def test_command(small_solutions: list[Solution], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(theory, "agreement_rows", lambda *_: [{"quantity": "d", "error": 0.0}])
     monkeypatch.setattr(theory, "theorem2_solutions", lambda *_: small_solutions)

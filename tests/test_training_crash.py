@@ -137,6 +137,7 @@ def test_killed_and_resumed(results: Any, how: str) -> None:
         assert (found["lost"], found["same"], found["left"]) == (0, True, []), found
 
 
+@pytest.mark.thorough
 def test_the_killing_is_thorough(results: Any) -> None:
     """Run, 6 segments and outcome are committed in 4 calls each; of repeated deaths, all must have happened."""
     assert results["segments"] == 6

@@ -18,9 +18,8 @@ from landscape.geometry.vectors import dot, dots, norm_of, where_equal
 # Sweeps of coordinate ascent on the multipliers. A rough solution is enough: the next cut corrects it.
 _SWEEPS = 20
 _REGULARISATION = 1e-4
-# They have settled when no sweep changes one by more than this share of the largest; those of a step, sooner.
+# They have settled when no sweep changes one by more than this share of the largest.
 _SETTLED = 1e-6
-_ROUGHLY_SETTLED = 1e-3
 _UNUSED = -torch.inf
 
 
@@ -81,7 +80,7 @@ class Projected:
     """Projection of rows on a convex set, with its derivative J v = free · v − rim ⟨rim, v⟩."""
 
     w: Tensor  # (R, n)
-    free: Tensor  # (R, n) 1 for coordinates that move freely, 0 for those held at a bound or a corner
+    free: Tensor | None = None  # (R, n) 1 for coordinates that move freely, 0 for those held; None: all are free
     rim: Tensor | None = None  # (R, n) unit normal of the face that w is on, 0 if it is on none
 
 
@@ -110,15 +109,14 @@ def project(
         missing = bound - dots(normal, here.w)
         gram = _gram(normal, here)
         target = missing + torch.einsum("rmk,rk->rm", gram, weights) - _REGULARISATION * weights
-        weights = _descend(gram, target, weights, _SWEEPS, _ROUGHLY_SETTLED)
+        weights = _descend(gram, target, weights, _SWEEPS)
         here = onto(centre + torch.einsum("rm,rmn->rn", weights.to(normal.dtype), normal))
     return here.w, weights
 
 
 def _gram(normal: Tensor, at: Projected) -> Tensor:
     """G J Gᵀ for the derivative J of a projection, made regular, ``(R, m, n) -> (R, m, m)``."""
-    all_free = at.free.numel() and at.free.amin() > 0
-    moving = normal if all_free else normal * at.free[:, None]
+    moving = normal if at.free is None else normal * at.free[:, None]
     gram = torch.einsum("rmn,rkn->rmk", moving, normal).double()
     if at.rim is not None:
         along = dots(normal, at.rim)
@@ -131,10 +129,10 @@ def nonnegative_least_squares(matrix: Tensor, target: Tensor, sweeps: int = 200)
     """Argmin ½ λᵀKλ − bᵀλ over λ ≥ 0 by coordinate descent, ``(R, m, m), (R, m) -> (R, m)``."""
     weights = torch.zeros_like(target)
     regular = matrix + _REGULARISATION**2 * torch.eye(matrix.shape[1], dtype=matrix.dtype, device=matrix.device)
-    return _descend(regular, target, weights, sweeps, _SETTLED)
+    return _descend(regular, target, weights, sweeps)
 
 
-def _descend(matrix: Tensor, target: Tensor, start: Tensor, sweeps: int, settled: float) -> Tensor:
+def _descend(matrix: Tensor, target: Tensor, start: Tensor, sweeps: int) -> Tensor:
     columns = matrix.permute(1, 2, 0).contiguous()  # (m, m, R): every operation runs along R
     weights = list(start.T.contiguous())
     missing = (target - torch.einsum("rmk,rk->rm", matrix, start)).T.contiguous()
@@ -148,7 +146,7 @@ def _descend(matrix: Tensor, target: Tensor, start: Tensor, sweeps: int, settled
             weights[i] = weight
         if sweep.bit_count() == 1:  # after 1, 2, 4, ... sweeps
             now = torch.stack(weights)
-            if ((now - before).abs() <= settled * now.amax(0)).all():
+            if ((now - before).abs() <= _SETTLED * now.amax(0)).all():
                 break
             before = now
     return torch.stack(weights, 1)
@@ -161,7 +159,7 @@ def onto_bounds(gauge: Gauge) -> Projection:
         clipped = gauge.clip(w)
         return Projected(clipped, where_equal(clipped, w))
 
-    return project_rows
+    return Projected if gauge.lower is None else project_rows
 
 
 def onto_ball(gauge: Gauge, radius: Tensor) -> Projection:

@@ -35,11 +35,16 @@ class Gauge:
     norm: float
     lower: Tensor | None = None  # (R, n) bounds of v
     upper: Tensor | None = None
+    identity: bool = False  # known of D, which then need not be multiplied by
 
     @property
     def round(self) -> bool:
         """Whether balls are round and nothing is bounded."""
         return self.norm == 2 and self.lower is None
+
+    def stretched(self, v: Tensor) -> Tensor:
+        """D v, or D g of a gradient with respect to x, ``(R, n) -> (R, n)``; v itself if D is the identity."""
+        return v if self.identity else v * self.scale.to(v.dtype)
 
     def length(self, v: Tensor) -> Tensor:
         """‖v‖, ``(R, n) -> (R,)``."""
@@ -75,8 +80,10 @@ class Gauge:
         """Select or repeat rows."""
         scale = self.scale if len(self.scale) == 1 else self.scale.index_select(0, rows)
         if self.lower is None or self.upper is None:
-            return Gauge(scale, self.norm)
-        return Gauge(scale, self.norm, self.lower.index_select(0, rows), self.upper.index_select(0, rows))
+            return replace(self, scale=scale)
+        return replace(
+            self, scale=scale, lower=self.lower.index_select(0, rows), upper=self.upper.index_select(0, rows)
+        )
 
 
 def make_gauge(origin: Tensor, scale: Tensor, norm: float, box: Box | None) -> Gauge:
@@ -88,8 +95,9 @@ def make_gauge(origin: Tensor, scale: Tensor, norm: float, box: Box | None) -> G
     norm = check_norm(norm)
     # One number for all variables, seen as a vector, stays one number.
     scale = scale[:, :1].to(origin.dtype).expand_as(scale) if not scale.stride(-1) else scale.to(origin.dtype)
+    identity = not scale.stride(-1) and bool((scale[:, 0] == 1).all())
     if box is None:
-        return Gauge(scale, norm)
+        return Gauge(scale, norm, identity=identity)
     try:
         low, high = (torch.as_tensor(b, dtype=origin.dtype, device=origin.device).expand_as(origin) for b in box)
     except (RuntimeError, TypeError, ValueError) as error:
@@ -103,4 +111,4 @@ def make_gauge(origin: Tensor, scale: Tensor, norm: float, box: Box | None) -> G
         )
     free = scale > 0
     lower, upper = (torch.where(free, (b - origin) / torch.where(free, scale, 1.0), 0.0) for b in (low, high))
-    return Gauge(scale, norm, lower, upper)
+    return Gauge(scale, norm, lower, upper, identity)

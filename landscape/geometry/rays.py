@@ -58,7 +58,7 @@ class Rays:
 
     def point(self, v: Tensor) -> Tensor:
         """Points x₀ + D v, ``(R, n) -> (R, n)``."""
-        return self.psi.origin + (v * self.gauge.scale).to(self.psi.origin.dtype)
+        return self.psi.origin + self.gauge.stretched(v).to(self.psi.origin.dtype)
 
     def excess(self, direction: Tensor, radius: Tensor) -> Tensor:
         """ψ − target at the given radii, ``(R,)`` float64; what is not finite counts as NaN."""
@@ -69,10 +69,12 @@ class Rays:
         """ψ − target, and the gradient with respect to v, ``(R, n) -> (R,), (R, n)``."""
         self.counter.gradients += len(v)
         value, gradient = self.psi.value_and_grad(self.point(v))
-        return value - self.target, gradient * self.gauge.scale.to(gradient.dtype)
+        return value - self.target, self.gauge.stretched(gradient)
 
     def take(self, rows: Tensor) -> Rays:
-        """Select or repeat rays."""
+        """Select or repeat rays; all of them in their order are not copied."""
+        if len(rows) == len(self.height) and torch.equal(rows, torch.arange(len(rows), device=rows.device)):
+            return self
         return Rays(self.psi.take(rows), self.gauge.take(rows), self.height[rows], self.target[rows], self.counter)
 
 

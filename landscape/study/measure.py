@@ -130,7 +130,7 @@ def _metric_columns(phi: ParameterObjective, pairs: Eigenpairs, config: MeasureC
 
 def _input_columns(problem: Problem, config: MeasureConfig) -> Measured:
     phi = x_objective(problem, config.x_samples, config.seed, part=config.repeat, balanced=config.balanced)
-    found = x_distance(problem, phi, config)
+    found = x_distance(problem, phi, config, evidence=False)
     widths = torch.where(found.reached, width(found), torch.nan)
     row: Row = {}
     for i, level in enumerate(config.levels):
@@ -147,7 +147,7 @@ def _input_columns(problem: Problem, config: MeasureConfig) -> Measured:
         row |= _labelled(columns, level)
     arrays = {"d_x": found.distance.T, "w_x": widths.T}
     for name in config.x_norms:
-        other = x_distance(problem, phi, config, NORMS[name])
+        other = x_distance(problem, phi, config, NORMS[name], evidence=False)
         for i, level in enumerate(config.levels):
             reached = other.reached[:, i]
             columns = {

@@ -75,12 +75,20 @@ def x_distance(
     config: MeasureConfig,
     norm: float = 2.0,
     effort: SearchEffort = X_EFFORT,
+    evidence: bool = True,
 ) -> LevelSetDistance:
     """Level-set distances in X per sample, from the points where each class would win if logits were linear."""
     images = phi.origin.reshape(-1, *phi.shape)
     starts = targeted_starts(problem.model, images, phi.y, TARGETED_STARTS, norm)
     return level_set_distance(
-        phi, config.levels, norm, starts=starts, seed=config.search_seed, tol=config.tol, **asdict(effort)
+        phi,
+        config.levels,
+        norm,
+        starts=starts,
+        seed=config.search_seed,
+        tol=config.tol,
+        evidence=evidence,
+        **asdict(effort),
     )
 
 
