@@ -65,8 +65,7 @@ def by_images(found: Evaluation, images: Tensor) -> None:
 
 
 def by_parameters(found: Evaluation, images: Tensor) -> None:
-    row = ravel(found.model).requires_grad_()
-    torch.autograd.grad(found.of_parameters(row, images).square().sum(), row)
+    found.parameter_gradient(ravel(found.model), images, lambda logits: logits.square().sum(1))
 
 
 WORK: dict[str, Callable[[Evaluation, Tensor], None]] = {

@@ -13,7 +13,7 @@ from torch import Generator, Tensor, nn
 from torch.func import functional_call
 
 from landscape.problem.datasets import load_dataset
-from landscape.problem.evaluation import evaluation
+from landscape.problem.evaluation import Evaluation, evaluation
 from landscape.problem.losses import cross_entropy, log_odds, loss_and_logit_gradient, margin
 from landscape.problem.models import build_model, initialise
 from landscape.problem.network import ravel, unravel
@@ -72,6 +72,34 @@ def test_losses_and_their_gradients_by_images(loss: Callable[[Tensor, Tensor], T
     assert_close(losses, expected.detach())
     assert_close(gradient, torch.autograd.grad(expected.sum(), leaf)[0])
     assert not any(tensor.requires_grad for tensor in (logits, losses, gradient))
+
+
+@pytest.mark.parametrize("count", [1, 7, MANY])
+@pytest.mark.parametrize("loss", [log_odds, margin, cross_entropy])
+def test_losses_and_their_gradient_by_parameters(loss: Callable[[Tensor, Tensor], Tensor], count: int) -> None:
+    model, x = network("cnn"), images(count)
+    y = torch.arange(count) % 10
+    row = ravel(model) + 0.01  # not the model's own
+    leaf = row.clone().requires_grad_()
+    expected = loss(functional_call(model, unravel(model, leaf), (x,)), y)
+    (slope,) = torch.autograd.grad(expected.sum() / 3, leaf)
+    for found in (evaluation(model, (1, 28, 28)), Evaluation(model, None)):
+        losses, gradient = found.parameter_gradient(row, x, loss, y, share=1 / 3)
+        assert_close(losses, expected.detach())
+        assert_close(gradient, slope)
+        assert gradient.shape == row.shape and not losses.requires_grad and not gradient.requires_grad
+
+
+def test_a_gradient_by_parameters_that_is_not_finite_is_as_torch_has_it() -> None:
+    model, x, y = network("cnn", torch.float32), images(4, torch.float32), torch.arange(4)
+    row = 1e30 * ravel(model)
+    ours, theirs = (
+        found.parameter_gradient(row, x, cross_entropy, y)
+        for found in (evaluation(model, (1, 28, 28)), Evaluation(model, None))
+    )
+    assert not ours[0].isfinite().all()
+    for a, b in zip(ours, theirs, strict=True):
+        assert torch.equal(a.nan_to_num(7), b.nan_to_num(7))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

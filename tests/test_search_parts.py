@@ -20,6 +20,7 @@ from landscape.geometry.cuts import Cuts, nonnegative_least_squares, onto_ball, 
 from landscape.geometry.descent import Ends, descend, settle
 from landscape.geometry.gauge import Gauge, make_gauge
 from landscape.geometry.level_sets import level_set_distance
+from landscape.geometry.metrics import metric_scale
 from landscape.geometry.quasi_newton import CurvaturePairs
 from landscape.geometry.rays import Counter, Rays
 from landscape.geometry.restarts import annealed, corners, smoothed
@@ -485,6 +486,27 @@ def test_norms_and_inner_products_of_rows() -> None:
     v[0, 2], v[1, 0], v[2, 0], v[2, 1] = math.nan, math.inf, math.inf, -math.inf
     assert finite(v).tolist() == [False, False, False, True]
     assert norm_of(v, math.inf).isnan().tolist() == [True, False, False, False]
+
+
+@pytest.mark.parametrize("box", [None, (-1.0, 1.0)])
+def test_only_the_identity_is_not_multiplied_by(box: tuple[float, float] | None) -> None:
+    origin, v = torch.zeros(3, 4, dtype=torch.float64), normal(3, 4)
+    plain = make_gauge(origin, metric_scale(origin, "euclidean"), 2, box)
+    for gauge in (plain, plain.take(torch.tensor([2, 0])), plain.within(torch.ones(3))):
+        assert gauge.identity and gauge.stretched(v) is v
+    for metric in (torch.tensor(2.0), torch.tensor([1.0, 1.0, 1.0, 2.0]), torch.tensor([[1.0], [1.0], [0.0]])):
+        gauge = make_gauge(origin, metric_scale(origin, metric), 2, box)
+        assert not gauge.identity and torch.equal(gauge.stretched(v), metric * v)
+
+
+def test_rays_are_copied_unless_all_go_on() -> None:
+    phi = objective(lambda z: z.square().sum(), normal(3, 4))
+    rays = rays_of(phi, 9.0)
+    assert rays.take(torch.arange(3)) is rays
+    for rows in ([0, 1], [0, 2, 1], [0, 0, 1], [0, 1, 2, 2]):
+        taken = rays.take(torch.tensor(rows))
+        assert torch.equal(taken.height, rays.height[rows])
+        assert torch.equal(taken.psi.origin, phi.origin[rows])
 
 
 def test_growth_along_a_ray_within_bounds() -> None:

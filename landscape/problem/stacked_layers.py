@@ -70,10 +70,8 @@ class Workspace:
         if buffer is None or views is None or buffer.numel() < shape[0] * stride:
             buffer = self._buffers[name] = like.new_empty(shape[0] * stride)
             views = self._views[name] = {}  # those of before would keep their memory
-        strides = [1]
-        for length in reversed(shape[2:]):
-            strides.append(strides[-1] * length)
-        view = buffer.as_strided(shape, (stride, *reversed(strides)))
+        strides = (math.prod(shape[place:]) for place in range(2, len(shape) + 1))
+        view = buffer.as_strided(shape, (stride, *strides))
         if len(views) < _VIEWS:
             views[tuple(shape)] = view
         return view
