@@ -206,6 +206,7 @@ def test_kinks_of_plane_networks_in_other_places(norm: float, seed: int) -> None
     assert share_within(ratios) == 1
 
 
+@pytest.mark.thorough
 def test_all_euclidean_cases_together() -> None:
     """The promise of the reference: 99 % within 1e-3, none shorter than the truth."""
     everything = [solve(2.0) for solve in FAMILIES.values()] + [smooth()]

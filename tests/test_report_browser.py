@@ -105,6 +105,7 @@ def test_pointer_tells_run_settings_and_evidence(open_page: Open) -> None:
     point = next(p for p in shown if nearest_is_alone(p, shown))
     page.mouse.move(point["x"] + 2, point["y"] - 2)
     row = study_rows()[point["run"]]
+    tip.wait_for()  # what is not shown yet has a text without lines
     told = tip.inner_text()
     grade = ("strong", "fair", "weak")[int(row["seed"] or 0) % 3]
     assert told.startswith(str(row["run"]))

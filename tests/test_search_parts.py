@@ -494,13 +494,13 @@ def test_only_the_identity_is_not_multiplied_by(box: tuple[float, float] | None)
     plain = make_gauge(origin, metric_scale(origin, "euclidean"), 2, box)
     for gauge in (plain, plain.take(torch.tensor([2, 0])), plain.within(torch.ones(3))):
         assert gauge.identity and gauge.stretched(v) is v
-    for metric in (torch.tensor(2.0), torch.tensor([1.0, 1.0, 1.0, 2.0]), torch.tensor([[1.0], [1.0], [0.0]])):
+    for metric in (torch.tensor(2.0), torch.tensor([1.0, 1.0, 1.0, 2.0]), torch.tensor([[1.0], [1.0], [3.0]])):
         gauge = make_gauge(origin, metric_scale(origin, metric), 2, box)
         assert not gauge.identity and torch.equal(gauge.stretched(v), metric * v)
 
 
 def test_rays_are_copied_unless_all_go_on() -> None:
-    phi = objective(lambda z: z.square().sum(), normal(3, 4))
+    phi = objective(lambda z: z.square().sum(1), normal(3, 4))
     rays = rays_of(phi, 9.0)
     assert rays.take(torch.arange(3)) is rays
     for rows in ([0, 1], [0, 2, 1], [0, 0, 1], [0, 1, 2, 2]):
