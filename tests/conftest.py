@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
@@ -20,6 +21,19 @@ sys.path.insert(0, str(Path(__file__).parent))
 # The same examples in every run: what a property test finds, it finds before the change is in.
 settings.register_profile("repeatable", derandomize=True)
 settings.load_profile("repeatable")
+
+
+def pytest_configure() -> None:
+    """If there are as many workers as processors, each keeps to its own.
+
+    Commands take a thread for each processor that they may use: those of two tests at a time would wait for each
+    other.
+    """
+    worker, workers = (os.environ.get(f"PYTEST_XDIST_WORKER{name}", "") for name in ("", "_COUNT"))
+    if worker and hasattr(os, "sched_setaffinity"):
+        processors = sorted(os.sched_getaffinity(0))
+        if len(processors) == int(workers):
+            os.sched_setaffinity(0, {processors[int(worker.removeprefix("gw"))]})
 
 
 @pytest.fixture(autouse=True, scope="module")
