@@ -22,7 +22,7 @@ demo: $(ENVIRONMENT)  ## Answer the question on the stored runs: five figures, a
 test: lint types imports  ## Linter, formatter, type checker, import contract and all quick tests
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope
 
-test-thorough: $(ENVIRONMENT)  ## The tests that take ten seconds or more (a quarter of an hour)
+test-thorough: $(ENVIRONMENT)  ## The tests that take ten seconds or more (twenty minutes)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope -m 'thorough and not slow'
 
 test-slow: $(ENVIRONMENT)  ## The tests that take minutes

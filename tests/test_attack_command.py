@@ -83,6 +83,7 @@ def test_ladder_audit_and_figures_of_a_masked_run(tmp_path: Path) -> None:
     assert drawn == {f"{stem}.{suffix}" for stem in stems for suffix in ("pdf", "svg", "png")}
 
 
+@pytest.mark.thorough
 def test_a_defended_network_keeps_most_of_its_accuracy(tmp_path: Path) -> None:
     """Adversarial training is what robustness looks like: PGD leaves most of what FGSM leaves."""
     found = results(

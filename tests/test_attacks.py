@@ -305,6 +305,7 @@ def theirs_at_any_step(attack: Callable[[int], Tensor], model: nn.Module, y: Ten
     return torch.stack(fell).any(0)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("norm", [2.0, math.inf])
 def test_pgd_falls_where_torchattacks_does(model: nn.Sequential, data: tuple[Tensor, Tensor], norm: float) -> None:
     library, (x, y), steps = torchattacks(), data, 6
@@ -337,6 +338,7 @@ def test_pgd_falls_where_foolbox_does(model: nn.Sequential, data: tuple[Tensor, 
     assert same_share(ours.fell, theirs | (predict(model, x) != y)) >= 0.999
 
 
+@pytest.mark.thorough
 def test_mim_falls_where_torchattacks_does(model: nn.Sequential, data: tuple[Tensor, Tensor]) -> None:
     library, (x, y), eps, steps = torchattacks(), data, 0.1, 6
     theirs = theirs_at_any_step(

@@ -183,6 +183,7 @@ def test_measure_computes_nothing_twice(invoke: Invoke, run_copy: Path) -> None:
     assert (run_copy.parent / "ledger.sqlite").exists()
 
 
+@pytest.mark.thorough
 def test_correlate_writes_figures_table_and_verdict(invoke: Invoke, run_copy: Path, tmp_path: Path) -> None:
     others = [path for path in find_runs(["embedded:runs"]) if path.name.startswith("sgd_lr0.05_b16")][1:3]
     for other in others:

@@ -201,6 +201,7 @@ def test_figures_have_the_same_bytes(tmp_path: Path) -> None:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
+@pytest.mark.thorough
 def test_blocks_of_some_parameters_are_those_of_the_dense_matrix(invoke: Invoke, tmp_path: Path) -> None:
     """The Hessian over all biases, from all of its rows, against what the commands say of it."""
     chosen = ("--snapshot", RUN, "--samples", 40, "--parameters", "*.bias", "--threads", 1, "--json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -82,12 +83,10 @@ def test_what_is_selected(tmp_path: Path, select: str, expected: list[int]) -> N
     assert [select_index(run, at) for at in positions(select, len(run))] == expected
 
 
-@settings(deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(1e-8, 1e3), min_size=1, max_size=5), st.floats(1e-8, 1e3))
-def test_the_nearest_loss_in_log(
-    tmp_path_factory: pytest.TempPathFactory, losses: list[float], wanted: float
-) -> None:
-    run = stored(tmp_path_factory.mktemp("loss") / "run", tuple(losses))
+def test_the_nearest_loss_in_log(fast_disk: Path, losses: list[float], wanted: float) -> None:
+    run = stored(Path(tempfile.mkdtemp(dir=fast_disk)) / "run", tuple(losses))
     apart = [max(loss / wanted, wanted / loss) for loss in losses]
     try:
         index = select_index(run, f"equal-loss={wanted!r}")

@@ -225,6 +225,7 @@ for outcome in sweep(cells_of(configs, sys.argv[1]), make, workers=1):
 """
 
 
+@pytest.mark.thorough
 def test_spawned_processes(tmp_path: Path) -> None:
     """Configurations, results and errors travel between processes, and the bytes are those of this one."""
     lines = sorted(json.loads(line) for line in run_driver(SPAWNED, tmp_path / "spawned").splitlines())
