@@ -5,7 +5,7 @@ same row put together from PyHessian, foolbox's DDN and torchattacks (``rivals_s
 and d_X at four levels, FGSM, PGD, Square and the nearest boundary at two radii. Each of theirs gets its
 cheapest setting that is as good: PyHessian the largest tolerance whose true residuals are within ours, DDN and
 FAB (once for all radii) the fewest steps at which their distances are, on average, at most 1 % longer than ours.
-Their row lacks λ_min, the evidence of distances, exact FGSM and the audit of masking. Both sides take turns on one
+Their row lacks λ_min, the evidence of d_θ, exact FGSM and the audit of masking. Both sides take turns on one
 thread.
 
 A gradient pass is the time that torch's autograd takes for one gradient of φ(θ) over the same 300 samples.

@@ -33,7 +33,7 @@ def pytest_configure() -> None:
     if worker and hasattr(os, "sched_setaffinity"):
         processors = sorted(os.sched_getaffinity(0))
         if len(processors) == int(workers):
-            os.sched_setaffinity(0, {processors[int(worker.removeprefix("gw"))]})
+            os.sched_setaffinity(0, {processors[int(worker.removeprefix("gw")) % len(processors)]})
 
 
 @pytest.fixture(autouse=True, scope="module")

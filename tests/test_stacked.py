@@ -133,6 +133,17 @@ def test_pooling_takes_the_first_among_equals() -> None:
     torch.testing.assert_close(found[0].T, network.features(expected))
 
 
+@torch.no_grad()
+def test_values_leave_nothing_that_a_backward_pass_could_take_for_its_own() -> None:
+    model = pooled(nn.Conv2d(1, 2, 5), nn.MaxPool2d(2), 288)
+    network, theta = stacked([model], (1, 28, 28))
+    x = flat(network, torch.rand(1, 3, 1, 28, 28, generator=Generator().manual_seed(0)))
+    logits = network.logits(theta, x)
+    assert torch.allclose(network.logits(theta, x, differentiable=False), logits)
+    with pytest.raises(ValueError, match="unpack"):
+        network.input_gradient(torch.ones_like(logits))
+
+
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_layers_are_not_stacked(name: str) -> None:
     model, size = OTHERS[name]

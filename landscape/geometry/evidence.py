@@ -47,9 +47,9 @@ def point_evidence(
     phi: Objective, gauge: Gauge, v: Tensor, level: Tensor, second_order: bool, generator: Generator
 ) -> PointEvidence:
     """Evidence for displacements ``v``, ``(B, n)``, as nearest points of {φ = level}."""
-    points = phi.origin + (v * gauge.scale).to(phi.origin.dtype)
+    points = phi.origin + gauge.stretched(v).to(phi.origin.dtype)
     value, gradient = phi.value_and_grad(points)
-    gradient = gradient * gauge.scale
+    gradient = gauge.stretched(gradient)
     free = _free(gauge, v, gradient)
     moving, steepest = (x if free is None else x * free for x in (v, gradient))
     angle = _angle(gauge, moving, steepest)

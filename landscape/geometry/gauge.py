@@ -29,7 +29,7 @@ def check_norm(norm: float) -> float:
 
 @dataclass(frozen=True)
 class Gauge:
-    """Points are x = x₀ + D v; the distance of x from x₀ is ‖v‖, and v may be bounded."""
+    """Points are x = x₀ + D v; the distance of x from x₀ is ‖v‖, and v may be bounded. All are of one type."""
 
     scale: Tensor  # (1 or R, n) the metric D
     norm: float
@@ -57,7 +57,7 @@ class Gauge:
         return torch.clamp(v, self.lower, self.upper)
 
     def within(self, radius: Tensor) -> Gauge:
-        """The same with displacements that no coordinate of exceeds ``radius``, ``(R,)``."""
+        """The same with displacements of which no coordinate exceeds ``radius``, ``(R,)``."""
         limit = radius[:, None].to(self.scale.dtype).expand(-1, self.scale.shape[1])
         if self.lower is None or self.upper is None:
             return replace(self, lower=-limit, upper=limit)

@@ -70,14 +70,17 @@ class Evaluation:
     def parameter_gradient(
         self, row: Tensor, images: Tensor, loss: Callable[..., Tensor], *labels: Tensor, share: float = 1.0
     ) -> tuple[Tensor, Tensor]:
-        """Losses ``(B,)`` at a parameter vector ``(n,)``, and the gradient ``(n,)`` of a share of their sum."""
+        """Losses ``(B,)`` at a parameter vector ``(n,)``, and the gradient ``(n,)`` of a share of their sum.
+
+        What lies between layers is kept of all images; `chunk` says how many of them to take at a time.
+        """
         if self.layers is not None and _is_fit(images) and row.dtype == images.dtype:
             found = self.layers.parameter_gradient(row, images, *labels, loss=loss, share=share)
             if found is not None:
                 return found
         with torch.enable_grad():
             point = row.detach().requires_grad_()
-            losses = loss(self.of_parameters(point, images), *labels)
+            losses = loss(self._plain(point, images), *labels)
             (gradient,) = torch.autograd.grad(losses.sum() * share, point)
         return losses.detach(), gradient
 
@@ -87,8 +90,11 @@ class Evaluation:
             logits = _stacked(self.layers, self.layers.padded(row), images)
             if logits is not None:
                 return logits
-        plain: Tensor = functional_call(self.model, unravel(self.model, row), (images,))
-        return plain
+        return self._plain(row, images)
+
+    def _plain(self, row: Tensor, images: Tensor) -> Tensor:
+        logits: Tensor = functional_call(self.model, unravel(self.model, row), (images,))
+        return logits
 
     def chunk(self, most: int) -> int:
         """Images to take at a time where gradients are wanted, at most so many."""

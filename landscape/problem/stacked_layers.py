@@ -217,9 +217,10 @@ class PooledConvolution:
     def _pool(self, z: Tensor, differentiable: bool) -> Tensor:
         """The largest of four, ``(M, 4, O, R) -> (M, O, R)``; who won may be kept, the first among equals."""
         shape = (len(z), self.num_outputs, z.shape[3])
-        upper, lower = (self._space(name, shape, z) for name in ("upper", "lower"))
+        upper, self.wins = self._space("upper", shape, z), ()
         if not differentiable:
             return torch.amax(z, 1, out=upper)
+        lower = self._space("lower", shape, z)
         torch.maximum(z[:, 0], z[:, 1], out=upper)
         torch.maximum(z[:, 2], z[:, 3], out=lower)
         pairs = (z[:, 0], z[:, 1]), (z[:, 2], z[:, 3]), (upper, lower)
