@@ -74,10 +74,11 @@ def open_page(browser: Browser, file: Path) -> Iterator[Open]:
 
 
 def marks(page: Page, panel: str) -> list[dict[str, Any]]:
-    """Centres on the screen and numbers of the marks that are shown."""
+    """Centres on the screen and numbers of the marks that are shown, once the page knows that it was scrolled."""
     return page.locator(f"{panel} svg.plot").evaluate(  # type: ignore[no-any-return]
-        """svg => {
+        """async svg => {
             svg.scrollIntoView({block: 'center'});
+            for (let i = 0; i < 2; i++) await new Promise(requestAnimationFrame);
             return [...svg.querySelectorAll('g[data-runs]:not([display])')].flatMap(group =>
                 group.dataset.runs.split(' ').map((run, i) => {
                     const box = group.children[i].getBoundingClientRect();
