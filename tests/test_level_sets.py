@@ -450,6 +450,7 @@ def test_cross_entropy_levels_are_log_odds_levels_in_both_precisions() -> None:
         ([1.0], {"budget": 0}, "budget = 0"),
         ([1.0], {"num_random": -1}, "num_random = -1"),
         ([1.0], {"restarts": -1}, "restarts = -1"),
+        ([1.0], {"second_order": True, "evidence": False}, "curvature is evidence"),
         ([1.0], {"norm": 3}, "norm = 3"),
         ([1.0], {"norm": 0}, "choose 1, 2 or infinity"),
         ([1.0], {"box": (1.0, 2.0)}, "outside the box"),

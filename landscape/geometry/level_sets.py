@@ -104,12 +104,13 @@ def level_set_distance(  # noqa: PLR0913  (the options of one search)
         evidence: Look at the gradients around the points found; else what they say is NaN.
 
     Raises:
-        ConfigurationError: If levels, norm, metric, box or tolerances make no sense.
+        ConfigurationError: If levels, norm, metric, box or tolerances make no sense, or the curvature is asked for
+            without evidence.
         ObjectiveError: If φ or its gradient is not finite at the origin.
     """
-    chosen = torch.as_tensor(levels, dtype=torch.float64, device=phi.origin.device).reshape(-1)
-    if not len(chosen) or not torch.isfinite(chosen).all():
-        raise ConfigurationError(f"levels {chosen.tolist()} cannot be used; pass at least one finite number.")
+    chosen = _checked_levels(levels, phi.origin.device)
+    if second_order and not evidence:
+        raise ConfigurationError("the curvature is evidence: pass evidence=True, or leave second_order out.")
     if not (tol > 0 and budget > 0 and num_random >= 0 and restarts >= 0):
         raise ConfigurationError(
             f"tol = {tol}, budget = {budget}, num_random = {num_random}, restarts = {restarts} cannot be; "
@@ -126,6 +127,13 @@ def level_set_distance(  # noqa: PLR0913  (the options of one search)
         return point_evidence(phi, gauge, v, level, second_order, search.generator)
 
     return _assemble(search, chosen, found, first, look)
+
+
+def _checked_levels(levels: Sequence[float] | Tensor, device: torch.device) -> Tensor:
+    chosen = torch.as_tensor(levels, dtype=torch.float64, device=device).reshape(-1)
+    if not len(chosen) or not torch.isfinite(chosen).all():
+        raise ConfigurationError(f"levels {chosen.tolist()} cannot be used; pass at least one finite number.")
+    return chosen
 
 
 def width(result: LevelSetDistance) -> Tensor:
